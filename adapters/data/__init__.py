@@ -1,0 +1,1 @@
+"""Data sets: found, read, checked and described, without any training library."""

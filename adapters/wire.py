@@ -1,0 +1,140 @@
+"""The names that the web application and the workers share in Redis, and the shape of events.
+
+    modelyard:events            stream: every event of every attempt, field 'event' holds JSON
+    modelyard:lease:<job>       string '<attempt>:<worker>', expires: the right to train the job
+    modelyard:fence:<job>       integer: attempts below it may not (go on to) train
+    modelyard:cancel:<job>      string '<attempt>:<mode>': a person's cancel
+    modelyard:workers           sorted set: worker name by the time it was last seen
+    modelyard:worker:<name>     string: JSON of what the worker is and does, expires
+    modelyard:drain:<name>      string: the worker takes no new job
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, Self
+
+from adapters.contract import ContractError
+
+TRAIN_TASK = "modelyard.train"  # the Celery name of the one training task
+
+EVENT_STREAM = "modelyard:events"
+RECORDER_GROUP = "recorder"
+WORKERS_KEY = "modelyard:workers"
+
+LEASE_SECONDS = 30.0
+LEASE_RENEWAL_SECONDS = 10.0
+WORKER_HEARTBEAT_SECONDS = 5.0
+WORKER_TTL_SECONDS = 30.0
+
+PRIORITY_STEPS = 10
+DEFAULT_PRIORITY = 4
+
+
+def lease_key(job_id: int) -> str:
+    return f"modelyard:lease:{job_id}"
+
+
+def fence_key(job_id: int) -> str:
+    return f"modelyard:fence:{job_id}"
+
+
+def cancel_key(job_id: int) -> str:
+    return f"modelyard:cancel:{job_id}"
+
+
+def worker_key(name: str) -> str:
+    return f"modelyard:worker:{name}"
+
+
+def drain_key(name: str) -> str:
+    return f"modelyard:drain:{name}"
+
+
+def queue_name(framework: str) -> str:
+    """Return the queue of a framework; each framework has exactly one."""
+    return framework
+
+
+def task_id(job_id: int, attempt: int) -> str:
+    """Return the Celery task id of an attempt, so that either side can find the other."""
+    return f"job-{job_id}-attempt-{attempt}"
+
+
+def broker_priority(priority: int) -> int:
+    """Translate the API's priority (9 is the most urgent) into Redis's (0 goes first)."""
+    return PRIORITY_STEPS - 1 - priority
+
+
+class EventType(StrEnum):
+    STARTED = "started"  # {worker, host, device, versions, resumed}
+    PROGRESS = "progress"  # {epoch, epochs, step, steps, percent, eta_seconds, images_per_second}
+    METRICS = "metrics"  # {epoch, step, values}
+    LOG = "log"  # {lines}
+    ARTIFACT = "artifact"  # {name, kind, path, size, sha256}
+    FINISHED = "finished"  # {outcome, result, error, exit_code}
+
+
+class Outcome(StrEnum):
+    """How an attempt ended, in its FINISHED event."""
+
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    HANDED_BACK = "handed_back"  # the worker shut down; the job goes back to its queue
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened in an attempt."""
+
+    job_id: int
+    attempt: int
+    seq: int  # 1, 2, 3, … within the attempt: makes recording idempotent and gaps visible
+    type: EventType
+    time: datetime  # aware, UTC
+    data: Mapping[str, Any]
+
+    def to_json(self) -> str:
+        return json.dumps(
+            {
+                "job_id": self.job_id,
+                "attempt": self.attempt,
+                "seq": self.seq,
+                "type": str(self.type),
+                "time": format_time(self.time),
+                "data": dict(self.data),
+            },
+            separators=(",", ":"),
+            allow_nan=False,
+        )
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Self:
+        """Read an event. Raises ContractError where it does not have the agreed form."""
+        try:
+            raw = json.loads(text)
+            return cls(
+                job_id=int(raw["job_id"]),
+                attempt=int(raw["attempt"]),
+                seq=int(raw["seq"]),
+                type=EventType(raw["type"]),
+                time=parse_time(raw["time"]),
+                data=dict(raw["data"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ContractError(f"not an event: {error!r} in {text[:200]!r}") from error
+
+
+def format_time(time: datetime) -> str:
+    """Return UTC in ISO 8601 with milliseconds and 'Z', the form of every API timestamp."""
+    return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def parse_time(text: str) -> datetime:
+    """Read what :func:`format_time` wrote."""
+    return datetime.fromisoformat(text).astimezone(UTC)

@@ -1,0 +1,72 @@
+"""Every Celery setting, each with the reason beside it. Read by producers, workers and Flower."""
+
+from modelyard.settings import load_settings
+
+_settings = load_settings()
+
+# No REDIS_URL, as in `subprocess` mode and in unit tests: nothing connects before it is used.
+broker_url = _settings.redis_url or "redis://127.0.0.1:6379/0"
+result_backend = broker_url
+
+# JSON only: a message can never carry code.
+task_serializer = result_serializer = event_serializer = "json"
+accept_content = ["json"]
+
+# Acknowledge before training. Late acknowledgement restores a message after the visibility
+# timeout or one dropped connection, and a second worker trains the same job. Recovery rests on
+# leases and the reaper.
+task_acks_late = False
+
+# Reserve nothing beyond the free slots: a job parked behind a running one dies with the worker.
+worker_disable_prefetch = True
+worker_prefetch_multiplier = 1
+
+# Threads, because the children that train may have loader processes of their own, and
+# a prefork worker's daemonic processes may not.
+worker_pool = "threads"
+
+# A lost connection to the broker must not end a training of hours.
+worker_cancel_long_running_tasks_on_connection_loss = False
+
+# Without it, an idle worker that hears of a revoke marks a running task REVOKED.
+task_track_started = True
+
+# A broker that is not up yet, or away for a day, is waited for.
+broker_connection_retry_on_startup = True
+broker_connection_retry = True
+broker_connection_max_retries = None
+
+_redis_options = {
+    "socket_timeout": 15,  # a half-open connection would hang the worker for ever
+    "socket_connect_timeout": 5,
+    "socket_keepalive": True,
+    "health_check_interval": 10,
+}
+broker_transport_options = {
+    **_redis_options,
+    "visibility_timeout": 300,
+    "priority_steps": list(range(10)),
+    "queue_order_strategy": "priority",
+}
+result_backend_transport_options = _redis_options
+redis_socket_timeout = 15
+redis_socket_connect_timeout = 5
+redis_socket_keepalive = True
+redis_backend_health_check_interval = 10
+
+# Results are a courtesy to other Celery clients; the truth is in the database.
+result_expires = 7 * 24 * 3600
+
+# A misspelt queue is an error, not a new queue that nobody reads. Workers and producers name
+# theirs (workers/app.py, webapp/services/executors.py).
+task_create_missing_queues = False
+
+# Flower lives from these.
+worker_send_task_events = True
+task_send_sent_event = True
+
+# Our own log configuration stays.
+worker_hijack_root_logger = False
+worker_redirect_stdouts = False
+enable_utc = True
+timezone = "UTC"
