@@ -43,6 +43,17 @@ class TaskType(StrEnum):
     ORIENTED_DETECTION = "oriented_detection"
 
 
+# What a job's ``accuracy`` and ``best`` are taken from; all lie in 0..1, higher is better.
+ACCURACY_METRIC: dict[TaskType, str] = {
+    TaskType.IMAGE_CLASSIFICATION: "top1",
+    TaskType.OBJECT_DETECTION: "map50",
+    TaskType.INSTANCE_SEGMENTATION: "mask_map50",
+    TaskType.SEMANTIC_SEGMENTATION: "mean_iou",
+    TaskType.POSE_ESTIMATION: "pose_map50",
+    TaskType.ORIENTED_DETECTION: "map50",
+}
+
+
 class DatasetFormat(StrEnum):
     IMAGEFOLDER = "imagefolder"
     YOLO = "yolo"

@@ -256,11 +256,11 @@ class Settings:
 
     def signing_key(self) -> str:
         """Return the key that signs tokens, making it in the home folder at the first call."""
-        return self.secret_key or _kept_secret(self.home / "secret.key")
+        return self.secret_key or kept_secret(self.home / "secret.key")
 
     def flower_login(self) -> tuple[str, str]:
         """Return user and password of Flower, making the password at the first call."""
-        password = self.flower_password or _kept_secret(self.home / "flower.password", nbytes=12)
+        password = self.flower_password or kept_secret(self.home / "flower.password", nbytes=12)
         return self.flower_user, password
 
 
@@ -319,7 +319,7 @@ def _refuse_unknown(environ: Mapping[str, str]) -> None:
             raise SettingsError(f"{name} is not a setting of Modelyard; {remedy}")
 
 
-def _kept_secret(path: Path, *, nbytes: int = 32) -> str:
+def kept_secret(path: Path, *, nbytes: int = 32) -> str:
     """Return the secret in a file only its owner may read, making it where there is none."""
     if path.exists():
         return path.read_text().strip()

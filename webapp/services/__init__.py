@@ -1,0 +1,1 @@
+"""The rules: what may happen to jobs, data sets, people and projects. Views only call these."""

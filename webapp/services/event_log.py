@@ -1,0 +1,61 @@
+"""The events that browsers are told: appended in the transaction of what they tell of.
+
+A status and its event are stored together or not at all, in every execution mode, and the ids
+are a total order that outlives Redis. See docs/architecture.md for why the browser is not fed
+from the Redis stream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import delete, text
+from sqlalchemy.orm import Session
+
+from webapp.models import JobEvent
+
+_ORDER_LOCK = 0x6D6F646C  # any constant: the one advisory lock of the event log
+
+
+def lock_order(session: Session) -> None:
+    """Make the ids of this transaction's events visible in their order; call before the first.
+
+    PostgreSQL hands out ids before the commit: without the lock a reader could see 11, go on
+    from there, and miss 10. SQLite has one writer at a time anyway.
+    """
+    if session.get_bind().dialect.name == "postgresql":
+        session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ORDER_LOCK})
+
+
+def append(
+    session: Session,
+    *,
+    job_id: int,
+    project_id: int,
+    attempt: int,
+    type: str,
+    time: datetime,
+    data: Mapping[str, Any],
+    log_start: int | None = None,
+) -> None:
+    """Add an event. The caller has called :func:`lock_order` and commits."""
+    session.add(
+        JobEvent(
+            job_id=job_id,
+            project_id=project_id,
+            attempt=attempt,
+            type=type,
+            time=time,
+            data=dict(data),
+            log_start=log_start,
+        )
+    )
+
+
+def drop_superseded_progress(session: Session, job_id: int) -> None:
+    """Forget the job's progress events; the newest is appended after this."""
+    session.execute(
+        delete(JobEvent).where(JobEvent.job_id == job_id, JobEvent.type == "progress")
+    )
