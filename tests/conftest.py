@@ -1,0 +1,90 @@
+"""Fixtures that start real services; see ``services.py``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from tests.services import PostgresService, RedisService, chromium
+
+# Settings of the machine or of a .env file must not decide a test.
+_SETTINGS = ("REDIS_URL", "DATABASE_URL", "TRAINING_EXECUTION_MODE")
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith("MODELYARD_") or name in _SETTINGS:
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def _redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisService]:
+    service = RedisService(tmp_path_factory.mktemp("redis"))
+    service.start()
+    yield service
+    service.stop()
+
+
+@pytest.fixture
+def redis_url(_redis: RedisService) -> str:
+    """URL, password in it, of a real server shared by the session and emptied before each test."""
+    with _redis.client() as client:
+        client.flushall()
+    return _redis.url
+
+
+@pytest.fixture
+def redis_service(tmp_path: Path) -> Iterator[RedisService]:
+    """A real, started server of the test's own: to be killed, frozen, started again."""
+    service = RedisService(tmp_path / "redis")
+    service.start()
+    yield service
+    service.stop()
+
+
+@pytest.fixture(scope="session")
+def _postgres() -> Iterator[PostgresService]:
+    try:
+        service = PostgresService()
+    except FileNotFoundError as error:
+        _missing(error)
+    service.start()
+    yield service
+    service.stop()
+
+
+@pytest.fixture
+def postgres_url(_postgres: PostgresService) -> Iterator[str]:
+    """URL of a fresh, empty database in a real PostgreSQL."""
+    url = _postgres.create_database()
+    yield url
+    _postgres.drop_database(url)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """URL of a fresh, empty database; the test runs once on SQLite and once on PostgreSQL."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'modelyard.db'}"
+    return str(request.getfixturevalue("postgres_url"))
+
+
+@pytest.fixture(scope="session")
+def chromium_path() -> str:
+    """Path of a real Chromium, for the tests in a browser."""
+    try:
+        return chromium()
+    except FileNotFoundError as error:
+        _missing(error)
+
+
+def _missing(error: FileNotFoundError) -> NoReturn:
+    """Skip at home, fail where the whole suite has to run."""
+    if os.environ.get("CI"):
+        pytest.fail(str(error))
+    pytest.skip(str(error))

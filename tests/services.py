@@ -1,0 +1,186 @@
+"""Real services for tests: a Redis-compatible server and PostgreSQL, started by the tests.
+
+Nothing here imports pytest; the fixtures are in ``conftest.py``. A server dies with the process
+that started it, so an interrupted test run leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import psycopg
+import redis
+
+from modelyard import redis_server
+from modelyard.processes import die_with_parent, free_port
+
+T = TypeVar("T")
+POSTGRES_BINARIES = "/usr/lib/postgresql/*/bin/pg_ctl"
+CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+
+def wait_for(
+    condition: Callable[[], T], *, timeout_seconds: float = 30.0, what: str = "the condition"
+) -> T:
+    """Return what `condition` returns once it is true. Raises TimeoutError saying what was not."""
+    deadline = time.monotonic() + timeout_seconds
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{what} did not come about within {timeout_seconds:g} s")
+        time.sleep(0.05)
+    return value
+
+
+class RedisService:
+    """A server of its own with a password; may be killed, frozen and started again."""
+
+    def __init__(self, folder: Path) -> None:
+        self.server = redis_server.prepare(folder, port=free_port())
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return self.server.url
+
+    def client(self) -> redis.Redis:
+        return redis.Redis.from_url(self.url, decode_responses=True)
+
+    def start(self) -> None:
+        log = (self.server.folder / "redis.log").open("ab")
+        with log:
+            self.process = process = subprocess.Popen(
+                self.server.command, stdout=log, stderr=log, preexec_fn=die_with_parent()
+            )
+        redis_server.wait_until_ready(
+            self.url, timeout_seconds=10, alive=lambda: process.poll() is None
+        )
+
+    def kill(self) -> None:
+        """End it as a power cut would."""
+        self._signal(signal.SIGKILL)
+        self.wait()
+
+    def freeze(self) -> None:
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def stop(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.thaw()
+            self._signal(signal.SIGTERM)
+            self.wait()
+
+    def wait(self) -> None:
+        assert self.process is not None
+        self.process.wait(timeout=10)
+
+    def _signal(self, number: signal.Signals) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
+
+class PostgresService:
+    """A PostgreSQL of its own, without fsync: fast, and gone after the tests."""
+
+    def __init__(self) -> None:
+        self.binaries = postgres_binaries()
+        self.port = free_port()
+        # Not below pytest's folder, which is closed to the user that PostgreSQL runs as.
+        self.folder = Path(tempfile.mkdtemp(prefix="modelyard-postgres-"))
+        # PostgreSQL refuses to run as root.
+        self.user = "postgres" if os.getuid() == 0 else None
+
+    def start(self) -> None:
+        if self.user:
+            shutil.chown(self.folder, self.user, self.user)
+        self._initdb()
+        command = [
+            str(self.binaries / "postgres"), "-D", str(self.folder / "data"), "-p", str(self.port),
+            "-k", str(self.folder), "-c", "listen_addresses=127.0.0.1", "-c", "fsync=off",
+            "-c", "synchronous_commit=off",
+            "-c", "full_page_writes=off", "-c", "max_connections=200",
+        ]  # fmt: skip
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                command, stdout=log, stderr=log, cwd=self.folder, preexec_fn=die_with_parent(),
+                user=self.user, group=self.user, extra_groups=[] if self.user else None,
+            )  # fmt: skip
+        wait_for(self._answers, timeout_seconds=20, what="an answer of PostgreSQL")
+
+    def stop(self) -> None:
+        self.process.send_signal(signal.SIGINT)
+        self.process.wait(timeout=10)
+        shutil.rmtree(self.folder)
+
+    def create_database(self) -> str:
+        """Return the URL of a fresh, empty database."""
+        name = f"test_{uuid.uuid4().hex[:12]}"
+        with psycopg.connect(self._dsn("postgres"), autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name}")
+        return f"postgresql+psycopg://modelyard@127.0.0.1:{self.port}/{name}"
+
+    def drop_database(self, url: str) -> None:
+        name = url.rsplit("/", 1)[1]
+        with psycopg.connect(self._dsn("postgres"), autocommit=True) as connection:
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+    def _dsn(self, database: str) -> str:
+        return f"postgresql://modelyard@127.0.0.1:{self.port}/{database}"
+
+    def _answers(self) -> bool:
+        try:
+            psycopg.connect(self._dsn("postgres")).close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def _initdb(self) -> None:
+        command = [str(self.binaries / "initdb"), "-D", str(self.folder / "data")]
+        command += ["-U", "modelyard", "-A", "trust", "-E", "UTF8", "--no-sync"]
+        done = subprocess.run(
+            command, cwd=self.folder, capture_output=True, text=True, check=False,
+            user=self.user, group=self.user, extra_groups=[] if self.user else None,
+        )  # fmt: skip
+        if done.returncode != 0:
+            raise RuntimeError(f"initdb failed: {done.stderr.strip()}")
+
+
+def postgres_binaries() -> Path:
+    """Return the folder of PostgreSQL's newest binaries.
+
+    Raises FileNotFoundError saying what to install.
+    """
+    found = sorted(Path("/").glob(POSTGRES_BINARIES[1:]), key=lambda p: _version(p.parts[-3]))
+    on_path = shutil.which("pg_ctl")
+    if not found and on_path is None:
+        raise FileNotFoundError("PostgreSQL is not installed; run: apt-get install postgresql")
+    return found[-1].parent if found else Path(str(on_path)).resolve().parent
+
+
+def chromium() -> str:
+    """Return Chromium's path. Raises FileNotFoundError saying what to install."""
+    for name in CHROMIUM_NAMES:
+        if path := shutil.which(name):
+            return path
+    raise FileNotFoundError("Chromium is not installed; run: apt-get install chromium")
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(".") if part.isdigit())
+
+
+def python(*arguments: str) -> list[str]:
+    """Return a command of this environment's interpreter."""
+    return [sys.executable, *arguments]
