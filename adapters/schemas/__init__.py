@@ -1,0 +1,1 @@
+"""The hyperparameters of each framework: typed, bounded, described, without its library."""

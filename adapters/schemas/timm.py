@@ -1,0 +1,153 @@
+"""What may be set on a timm job beyond the fields that every job has."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+OPTIMIZERS = (
+    "adamw",
+    "adam",
+    "nadamw",
+    "radam",
+    "sgd",
+    "momentum",
+    "rmsproptf",
+    "lamb",
+    "lion",
+    "adafactor",
+    "adan",
+    "adopt",
+    "muon",
+)
+DEFAULT_OPTIMIZER = "adamw"
+
+AutoAugment = Literal[
+    "none",
+    "rand-m5-mstd0.5-inc1",
+    "rand-m7-mstd0.5-inc1",
+    "rand-m9-mstd0.5-inc1",
+    "original",
+    "v0",
+    "3a",
+    "augmix-m3-w3",
+]
+
+
+def _number(default: float | None, low: float, high: float, description: str) -> Any:
+    """Return a field of a finite number between two bounds, both allowed."""
+    return Field(default, ge=low, le=high, allow_inf_nan=False, description=description)
+
+
+class TimmHyperparameters(BaseModel):
+    """Hyperparameters of image classification with timm."""
+
+    # strict: "0.1" or true in place of a number is a mistake of the client, not a number.
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    # Optimizer and schedule
+    weight_decay: float = _number(0.05, 0.0, 1.0, "Weight decay; biases and norms are left out.")
+    momentum: float = _number(0.9, 0.0, 0.999, "Momentum, of optimizers that have one.")
+    layer_decay: float | None = _number(
+        None, 0.1, 1.0, "Factor on the learning rate from each layer to the one below it."
+    )
+    scheduler: Literal["cosine", "step", "poly", "wsd", "constant"] = Field(
+        "cosine", description="Course of the learning rate, stepped at every update."
+    )
+    warmup_epochs: float = _number(
+        1.0, 0.0, 100.0, "Epochs of linear warm-up; at most half of the job's epochs are used."
+    )
+    min_learning_rate: float = _number(1e-6, 0.0, 1.0, "Learning rate that the schedule ends at.")
+    decay_epochs: float | None = _number(
+        None, 0.01, 10000.0, "Epochs between steps of 'step'; by default a third of the job's."
+    )
+    decay_rate: float = _number(0.1, 0.0, 1.0, "Factor of each step of 'step'; power of 'poly'.")
+    gradient_clip: float | None = _number(
+        None, 1e-6, 1e6, "Bound on gradients; none where it is left out."
+    )
+    gradient_clip_mode: Literal["norm", "value", "agc"] = Field(
+        "norm", description="What is bound: the norm of all, each value, or by unit (AGC)."
+    )
+    accumulation_steps: Annotated[int, Field(ge=1, le=256)] = Field(
+        1, description="Batches whose gradients are added up for one update."
+    )
+
+    # Loss
+    loss: Literal["cross_entropy", "bce", "poly"] = Field(
+        "cross_entropy", description="Training loss; validation loss is always cross-entropy."
+    )
+    label_smoothing: float = _number(0.1, 0.0, 0.9, "Share of the target spread over all classes.")
+    mixup: float = _number(0.0, 0.0, 10.0, "Alpha of mixup; 0 switches it off.")
+    cutmix: float = _number(0.0, 0.0, 10.0, "Alpha of cutmix; 0 switches it off.")
+    mixup_prob: float = _number(1.0, 0.0, 1.0, "Share of batches that are mixed.")
+    mixup_switch_prob: float = _number(
+        0.5, 0.0, 1.0, "Share of mixed batches that get cutmix where both are on."
+    )
+
+    # Model
+    drop_rate: float | None = _number(
+        None, 0.0, 0.95, "Dropout before the classifier; the model's own by default."
+    )
+    drop_path: float | None = _number(
+        None, 0.0, 0.95, "Stochastic depth, of models that have it; the model's own by default."
+    )
+    freeze_backbone: bool = Field(
+        False, description="Train the classifier only; useful with pretrained weights."
+    )
+    ema: bool = Field(
+        False, description="Keep a moving average of the weights, validate it and keep its best."
+    )
+    ema_decay: float = _number(0.9998, 0.0, 0.999999, "Decay of the moving average per update.")
+    ema_warmup: bool = Field(
+        True, description="Begin with a small decay, so that short jobs gain from it too."
+    )
+
+    # Augmentation. Nothing that changes what an image means is on unless asked for: a mirrored
+    # digit, letter or X-ray is another one. For photographs hflip 0.5 is what timm uses.
+    crop_scale_min: float = _number(
+        0.5, 0.01, 1.0, "Smallest share of the image's area that a random crop keeps."
+    )
+    crop_ratio_max: float = _number(
+        4 / 3, 1.0, 4.0, "Largest stretch of a random crop, either way."
+    )
+    hflip: float = _number(
+        0.0, 0.0, 1.0, "Probability of a mirror image; 0.5 suits photographs, 0 digits and text."
+    )
+    vflip: float = _number(0.0, 0.0, 1.0, "Probability of an image upside down.")
+    color_jitter: float = _number(
+        0.2,
+        0.0,
+        1.0,
+        "Random change of brightness, contrast and saturation; off with auto_augment.",
+    )
+    auto_augment: AutoAugment = Field(
+        "none", description="Policy of timm: RandAugment (rand-…), AutoAugment or AugMix."
+    )
+    random_erasing: float = _number(0.0, 0.0, 1.0, "Probability of a random erased rectangle.")
+    augment: bool = Field(True, description="Off: images are only resized and cropped, all alike.")
+
+    # How it runs
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto",
+        description="'auto' takes bfloat16 where the processor or the GPU computes in it, else "
+        "float16 on a GPU and float32 on a processor. float16 needs a GPU.",
+    )
+    channels_last: bool = Field(True, description="Memory order that convolutions are faster in.")
+    workers: Annotated[int, Field(ge=0, le=16)] | None = Field(
+        None, description="Loader processes; results do not depend on it. Chosen by default."
+    )
+    early_stopping_patience: Annotated[int, Field(ge=0, le=10000)] = Field(
+        0, description="Epochs without a better top-1 after which training ends; 0 never ends."
+    )
+
+    @model_validator(mode="after")
+    def _freezing_leaves_no_layers_to_decay(self) -> Self:
+        if self.freeze_backbone and self.layer_decay is not None:
+            raise ValueError("layer_decay has no effect with freeze_backbone; set one of the two")
+        return self
+
+    @property
+    def mixing(self) -> bool:
+        """Whether batches are mixed, which needs an even batch size."""
+        return (self.mixup > 0 or self.cutmix > 0) and self.mixup_prob > 0
