@@ -1,0 +1,69 @@
+"""Finding and checking the label files of a YOLO data set, line by line."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path
+
+from adapters.contract import TaskType
+from adapters.data.description import Problem
+from adapters.data.files import error, relative_name
+from adapters.data.roots import is_inside
+
+_PEEKED_LABELS = 50  # label files looked at to tell boxes from polygons
+
+
+def label_path(image: Path, allowed: Sequence[str]) -> Path:
+    """Return where the label of an image lies: the last folder 'images' of its path is 'labels'.
+
+    Where no folder is named so, the label lies beside the image. Ultralytics has the same rule,
+    but here an 'images' above the allowed folders does not count.
+    """
+    text = os.fspath(image.with_suffix(".txt"))
+    before, separator, after = text.rpartition("/images/")
+    if separator and is_inside(before, allowed):
+        return Path(f"{before}/labels/{after}")
+    return Path(text)
+
+
+def labels_outside(
+    images: Iterable[Path], *, base: Path, allowed: Sequence[str]
+) -> Iterator[Problem]:
+    """Yield an error for each label that is reached through a link out of the allowed folders."""
+    real_folder = lru_cache(maxsize=4096)(os.path.realpath)
+    for image in images:
+        path = label_path(image, allowed)
+        real = os.path.join(real_folder(path.parent), path.name)
+        if os.path.islink(real):
+            real = os.path.realpath(real)
+        if not is_inside(real, allowed):
+            name = relative_name(path, base)
+            message = (
+                f"'{name}' is a link that leads out of the data set's folder; put a copy there"
+            )
+            yield error("link_outside", message, file=name)
+
+
+def detect_task(labels: Iterable[Path], *, keypoints: tuple[int, int] | None) -> TaskType:
+    """Tell what labels are for: keypoints are declared in the yaml, polygons seen in the labels."""
+    if keypoints is not None:
+        return TaskType.POSE_ESTIMATION
+    for columns in _first_columns(islice(labels, _PEEKED_LABELS)):
+        if columns == 5:
+            return TaskType.OBJECT_DETECTION
+        if columns >= 7:
+            return TaskType.INSTANCE_SEGMENTATION
+    return TaskType.OBJECT_DETECTION
+
+
+def _first_columns(labels: Iterable[Path]) -> Iterator[int]:
+    for path in labels:
+        if not path.is_file():
+            continue
+        with path.open(encoding="utf-8", errors="replace") as file:
+            columns = file.readline(100_000).split()
+        if columns:
+            yield len(columns)
