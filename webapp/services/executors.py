@@ -1,0 +1,120 @@
+"""The ways a job reaches what trains it, chosen by TRAINING_EXECUTION_MODE.
+
+Behind each are the same supervisor, child, adapter and events. `api` (training services over
+HTTP) takes its place in ``EXECUTORS`` when it comes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+import redis
+from flask import current_app
+
+from adapters import wire
+from adapters.contract import DatasetFormat, DeviceChoice, TaskType, TrainingJob
+from modelyard.settings import SettingsError
+from webapp.models import Job
+from webapp.services import broker
+from webapp.services.errors import Unavailable
+
+_CANCEL_TTL_SECONDS = 7 * 24 * 3600
+_FENCE_TTL_SECONDS = 90 * 24 * 3600
+
+
+class Executor(Protocol):
+    def start(self, job: Job) -> None:
+        """Hand over the job's present attempt. Raises Unavailable; may be called twice."""
+
+    def cancel(self, job: Job) -> None:
+        """Make the job's present attempt stop as ``job.cancel_mode`` says, or never start."""
+
+    def healthy(self) -> None:
+        """Raise Unavailable, naming what does not answer."""
+
+
+class CeleryExecutor:
+    """A message on the framework's queue; cancels and fences are keys that workers look at."""
+
+    def start(self, job: Job) -> None:
+        try:
+            broker.redis_client().set(wire.fence_key(job.id), job.attempt, ex=_FENCE_TTL_SECONDS)
+        except redis.RedisError as error:
+            raise Unavailable(f"The broker cannot be reached ({type(error).__name__})") from error
+        broker.send(
+            training_job(job).to_message(),
+            queue=job.queue,
+            task_id=wire.task_id(job.id, job.attempt),
+            priority=job.priority,
+        )
+
+    def cancel(self, job: Job) -> None:
+        try:
+            pipe = broker.redis_client().pipeline()
+            mode = job.cancel_mode or "now"
+            pipe.set(wire.cancel_key(job.id), f"{job.attempt}:{mode}", ex=_CANCEL_TTL_SECONDS)
+            if job.status == "cancelled":  # it was queued: its message must never train
+                pipe.set(wire.fence_key(job.id), job.attempt + 1, ex=_FENCE_TTL_SECONDS)
+            pipe.execute()
+        except redis.RedisError as error:
+            raise Unavailable(f"The broker cannot be reached ({type(error).__name__})") from error
+
+    def healthy(self) -> None:
+        broker.ping()
+
+
+class SubprocessExecutor:
+    """The recorder on this host, which takes queued and cancelling jobs from the database."""
+
+    def start(self, job: Job) -> None:
+        pass  # the committed status is the whole hand-over
+
+    def cancel(self, job: Job) -> None:
+        pass
+
+    def healthy(self) -> None:
+        pass
+
+
+EXECUTORS: dict[str, type[Executor]] = {
+    "celery": CeleryExecutor,
+    "subprocess": SubprocessExecutor,
+}
+
+
+def get_executor() -> Executor:
+    return EXECUTORS[current_app.config["EXECUTION_MODE"]]()
+
+
+def check_mode(mode: str) -> None:
+    """Raise SettingsError for a mode that this version cannot run."""
+    if mode not in EXECUTORS:
+        raise SettingsError(
+            f"TRAINING_EXECUTION_MODE is '{mode}', which this version does not have yet; "
+            f"use one of {', '.join(EXECUTORS)}"
+        )
+
+
+def training_job(job: Job) -> TrainingJob:
+    """Return what travels to the worker for the job's present attempt."""
+    return TrainingJob(
+        id=job.id,
+        attempt=job.attempt,
+        project_id=job.project_id,
+        framework=job.framework,
+        model_name=job.model_name,
+        task_type=TaskType(job.task_type),
+        dataset_path=Path(job.dataset_path),
+        dataset_format=DatasetFormat(job.dataset_format),
+        epochs=job.epochs,
+        batch_size=job.batch_size,
+        learning_rate=job.learning_rate,
+        optimizer=job.optimizer,
+        image_size=job.image_size,
+        pretrained=job.pretrained,
+        seed=job.seed,
+        device=DeviceChoice(job.device_choice),
+        hyperparameters=job.hyperparameters,
+        resume=job.resume,
+    )

@@ -1,0 +1,118 @@
+"""The process that trains: forked from the warm template, leader of its own process group."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import signal
+import sys
+import threading
+import traceback
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+from adapters import get_adapter
+from adapters.contract import ErrorKind, StopReason, TrainingError, TrainingJob
+from modelyard.process import die_with_parent
+from workers.reporter import PipeReporter
+
+
+@dataclass(frozen=True)
+class ChildPipes:
+    """The child's ends of the pipes to its supervisor."""
+
+    events: Connection  # to the supervisor: JSON messages
+    requests: Connection  # from the supervisor: the values of StopReason
+    log: Connection  # takes the place of stdout and stderr
+
+
+def main(job: TrainingJob, pipes: ChildPipes, threads: int) -> None:
+    """Train one attempt and tell how it ended; the target of the forked process."""
+    os.setsid()  # the group is what is killed, loader processes included
+    _die_with_supervisor()
+    _redirect_output(pipes.log)
+    reporter = PipeReporter(job, pipes.events)
+    _listen(pipes.requests, reporter)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    reporter.finish(_train(job, reporter, threads=threads))
+    sys.stdout.flush()
+    # Not through the interpreter's exit: a library's stray thread must not keep a slot busy.
+    os._exit(0)
+
+
+def _train(job: TrainingJob, reporter: PipeReporter, *, threads: int) -> dict[str, Any]:
+    try:
+        if threads:
+            import torch
+
+            torch.set_num_threads(threads)
+        result = get_adapter(job.framework).train(job, reporter)
+    except TrainingError as error:
+        reporter.log(f"{error.message} {error.hint}".strip())
+        return {"error": error.to_json()}
+    except Exception as error:
+        traceback.print_exc()
+        return {"error": _classify(error).to_json()}
+    return {"result": result.to_json()}
+
+
+def _classify(error: Exception) -> TrainingError:
+    """Return what an adapter let through as a failure that a person can act on."""
+    text = f"{type(error).__name__}: {error}"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        hint = "Free some space below the outputs folder, then resume the job."
+        return TrainingError(ErrorKind.DISK_FULL, f"The disk is full ({text})", hint=hint)
+    if isinstance(error, MemoryError) or "out of memory" in text.lower():
+        hint = "Clone the job with half the batch size or a smaller image size."
+        return TrainingError(ErrorKind.OUT_OF_MEMORY, f"Out of memory ({text})", hint=hint)
+    hint = "The log's last lines hold the traceback."
+    return TrainingError(ErrorKind.FRAMEWORK, text, hint=hint)
+
+
+def _die_with_supervisor() -> None:
+    """End with the template, and so with the worker; loader processes end with this process."""
+    die_with_parent(os.getppid())
+    main_thread_id = threading.main_thread().ident
+    forked_here = False
+    pid = os.getpid()
+
+    def before() -> None:
+        nonlocal forked_here
+        # The signal follows the thread that forks, so only the main thread's forks may ask for it.
+        forked_here = threading.get_ident() == main_thread_id
+
+    def after_in_child() -> None:
+        # A loader process would otherwise run the handler of SIGTERM instead of ending.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if forked_here:
+            die_with_parent(pid)
+
+    os.register_at_fork(before=before, after_in_child=after_in_child)
+
+
+def _redirect_output(log: Connection) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.dup2(log.fileno(), 1)
+    os.dup2(log.fileno(), 2)
+    log.close()
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(line_buffering=True, errors="replace")  # type: ignore[union-attr]
+
+
+def _listen(requests: Connection, reporter: PipeReporter) -> None:
+    """Hear requests to stop; the end of the pipe means that the supervisor is gone."""
+
+    def listen() -> None:
+        while True:
+            try:
+                reporter.request_stop(StopReason(requests.recv_bytes().decode()))
+            except (EOFError, OSError):
+                os.killpg(0, signal.SIGKILL)
+
+    threading.Thread(target=listen, name="stop-requests", daemon=True).start()
+    # Someone's plain `kill` of the child: write a checkpoint and hand the job back.
+    signal.signal(signal.SIGTERM, lambda *_: reporter.request_stop(StopReason.SHUTDOWN))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

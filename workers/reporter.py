@@ -1,0 +1,120 @@
+"""The child's side of the pipe: what an adapter reports becomes messages to the supervisor."""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+import time
+from collections.abc import Callable, Mapping
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from adapters.contract import StopReason, TrainingJob
+from adapters.wire import EventType
+
+PROGRESS_INTERVAL_SECONDS = 0.25
+
+
+class PipeReporter:
+    """A Reporter that writes to the supervisor's pipe and hears its requests to stop."""
+
+    def __init__(
+        self,
+        job: TrainingJob,
+        events: Connection,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._job = job
+        self._events = events
+        self._clock = clock
+        self._send_lock = threading.Lock()
+        self._stop: StopReason | None = None
+        self._last_sent = -math.inf
+        self._pace = Pace(job.epochs, clock=clock)
+
+    def progress(
+        self,
+        *,
+        epoch: int,
+        step: int,
+        steps: int,
+        images_per_second: float | None = None,
+        phase: str = "train",
+    ) -> None:
+        done = (epoch - 1) + (1.0 if phase != "train" else step / max(steps, 1))
+        self._pace.update(done)
+        now = self._clock()
+        if now - self._last_sent < PROGRESS_INTERVAL_SECONDS and step < steps:
+            return
+        self._last_sent = now
+        self._send(
+            EventType.PROGRESS,
+            {
+                "epoch": epoch,
+                "epochs": self._job.epochs,
+                "step": step,
+                "steps": steps,
+                "phase": phase,
+                "percent": round(100 * min(done / self._job.epochs, 1.0), 2),
+                "eta_seconds": self._pace.eta_seconds(),
+                "images_per_second": images_per_second and round(images_per_second, 1),
+            },
+        )
+
+    def metrics(self, *, epoch: int, values: Mapping[str, float], step: int | None = None) -> None:
+        finite = {}
+        for name, value in values.items():
+            if math.isfinite(value):
+                finite[name] = float(value)
+            else:
+                self.log(f"epoch {epoch}: {name} is {value} and is left out")
+        self._send(EventType.METRICS, {"epoch": epoch, "step": step, "values": finite})
+
+    def artifact(self, path: Path, *, kind: str) -> None:
+        self._send(EventType.ARTIFACT, {"path": str(path), "kind": kind})
+
+    def log(self, line: str) -> None:
+        print(line, flush=True)  # stdout is the log; the order with the library's lines is kept
+
+    def should_stop(self) -> StopReason | None:
+        return self._stop
+
+    def request_stop(self, reason: StopReason) -> None:
+        """Remember why to stop; called by the thread that hears the supervisor."""
+        self._stop = reason
+
+    def finish(self, message: Mapping[str, Any]) -> None:
+        """Send how training ended; the last message."""
+        self._send(EventType.FINISHED, message)
+
+    def _send(self, type: EventType, data: Mapping[str, Any]) -> None:
+        text = json.dumps({"type": str(type), "data": data}, allow_nan=False)
+        with self._send_lock:
+            self._events.send_bytes(text.encode())
+
+
+class Pace:
+    """Time left, from the pace since this attempt's first step."""
+
+    def __init__(self, epochs: int, *, clock: Callable[[], float]) -> None:
+        self._epochs = epochs
+        self._clock = clock
+        self._first: tuple[float, float] | None = None  # time and epochs done at the first step
+        self._done = 0.0
+
+    def update(self, done: float) -> None:
+        """Take note of the epochs done, a fraction included."""
+        self._done = done
+        if self._first is None:
+            self._first = (self._clock(), done)
+
+    def eta_seconds(self) -> float | None:
+        """Return the seconds left, or None while nothing can be said."""
+        if self._first is None or self._done <= self._first[1]:
+            return None
+        elapsed = self._clock() - self._first[0]
+        per_epoch = elapsed / (self._done - self._first[1])
+        return round(max(self._epochs - self._done, 0.0) * per_epoch, 1)
