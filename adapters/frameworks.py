@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from adapters.contract import DatasetFormat, TaskType, UnknownFramework
 from adapters.schemas import timm as timm_schema
+from adapters.schemas import ultralytics as ultralytics_schema
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,17 @@ _TIMM = FrameworkInfo(
     hyperparameters=timm_schema.TimmHyperparameters,
 )
 
-FRAMEWORKS: dict[str, FrameworkInfo] = {info.name: info for info in (_TIMM,)}
+_ULTRALYTICS = FrameworkInfo(
+    name="ultralytics",
+    title="Ultralytics YOLO",
+    licence="AGPL-3.0",
+    task_types=(TaskType.OBJECT_DETECTION,),
+    formats={TaskType.OBJECT_DETECTION: (DatasetFormat.YOLO,)},
+    optimizers=ultralytics_schema.OPTIMIZERS,
+    hyperparameters=ultralytics_schema.UltralyticsHyperparameters,
+)
+
+FRAMEWORKS: dict[str, FrameworkInfo] = {info.name: info for info in (_TIMM, _ULTRALYTICS)}
 
 
 def framework_info(name: str) -> FrameworkInfo:
