@@ -11,6 +11,8 @@ import time
 import psutil
 
 _PR_SET_PDEATHSIG = 1
+# Loaded before any fork: a new process of a threaded one must not wait for the loader's lock.
+_libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
 def die_with_parent(parent_pid: int, signum: int = signal.SIGKILL) -> None:
@@ -19,8 +21,8 @@ def die_with_parent(parent_pid: int, signum: int = signal.SIGKILL) -> None:
     The signal follows the parent's *thread* that made this process, so make it from one that
     lives as long as the process. Exits at once where the parent has ended already.
     """
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, int(signum))
+    if _libc is not None:
+        _libc.prctl(_PR_SET_PDEATHSIG, int(signum))
     if os.getppid() != parent_pid:
         os._exit(1)
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import redis
 
+from modelyard.errors import ModelyardError
 from modelyard.settings import kept_secret
 
 _CONFIG = """\
@@ -33,7 +34,7 @@ aof-load-truncated yes
 """
 
 
-class RedisServerError(Exception):
+class RedisServerError(ModelyardError):
     """The embedded server cannot be had or does not answer."""
 
 

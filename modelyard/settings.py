@@ -18,11 +18,13 @@ from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 
+from modelyard.errors import ModelyardError
+
 PREFIX = "MODELYARD_"
 EXECUTION_MODES = ("celery", "subprocess", "api")
 
 
-class SettingsError(Exception):
+class SettingsError(ModelyardError):
     """A setting is wrong; the message names it and says what would be right."""
 
 

@@ -15,6 +15,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,7 +23,8 @@ import psycopg
 import redis
 
 from modelyard import redis_server
-from modelyard.processes import die_with_parent, free_port
+from modelyard.ports import free_port
+from modelyard.process import die_with_parent
 
 T = TypeVar("T")
 POSTGRES_BINARIES = "/usr/lib/postgresql/*/bin/pg_ctl"
@@ -59,7 +61,10 @@ class RedisService:
         log = (self.server.folder / "redis.log").open("ab")
         with log:
             self.process = process = subprocess.Popen(
-                self.server.command, stdout=log, stderr=log, preexec_fn=die_with_parent()
+                self.server.command,
+                stdout=log,
+                stderr=log,
+                preexec_fn=partial(die_with_parent, os.getpid()),
             )
         redis_server.wait_until_ready(
             self.url, timeout_seconds=10, alive=lambda: process.poll() is None
@@ -114,7 +119,8 @@ class PostgresService:
         ]  # fmt: skip
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
-                command, stdout=log, stderr=log, cwd=self.folder, preexec_fn=die_with_parent(),
+                command, stdout=log, stderr=log, cwd=self.folder,
+                preexec_fn=partial(die_with_parent, os.getpid()),
                 user=self.user, group=self.user, extra_groups=[] if self.user else None,
             )  # fmt: skip
         wait_for(self._answers, timeout_seconds=20, what="an answer of PostgreSQL")

@@ -1,0 +1,5 @@
+"""`python -m modelyard`, the same as the command `modelyard`."""
+
+from modelyard.cli import main
+
+main()

@@ -1,0 +1,299 @@
+"""`modelyard up`: everything on one machine, from one command.
+
+    home/
+    ├── up.lock             held while it runs, so that one home serves once
+    ├── modelyard.db        SQLite, unless DATABASE_URL names another database
+    ├── redis/              password, configuration and append-only log of the embedded server
+    ├── logs/<service>.log
+    ├── data/  outputs/  weights/
+    └── secret.key, flower.password, admin.password (0600)
+
+Order of shutdown: the worker first, so that its children write checkpoints and their jobs go
+back to the queue while Redis and the recorder still listen; Redis last.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from adapters import installed_frameworks
+from modelyard import ports, redis_server
+from modelyard.errors import ModelyardError
+from modelyard.settings import Settings, kept_secret
+from modelyard.supervisor import Service, Supervisor, tail
+
+READY_SECONDS = 60.0
+HOPELESS_FAILURES = 3  # a service that ended so often before READY will not come up by waiting
+SETUP_SECONDS = 120.0
+WORKER_STOP_MARGIN_SECONDS = 1.0  # for the worker itself, after its children's grace
+
+
+class UpError(ModelyardError):
+    """The services cannot be started."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Where everything listens and lies, with every free port chosen."""
+
+    settings: Settings
+    port: int
+    flower_port: int
+    redis: redis_server.RedisServer | None  # None: an outside server, or a mode without one
+
+    @property
+    def url(self) -> str:
+        return f"http://{_reachable(self.settings.host)}:{self.port}"
+
+    @property
+    def flower_url(self) -> str:
+        default = f"http://{_reachable(self.settings.host)}:{self.flower_port}"
+        return self.settings.flower_url or default
+
+    @property
+    def redis_url(self) -> str | None:
+        return self.redis.url if self.redis else self.settings.redis_url
+
+    @property
+    def uses_queue(self) -> bool:
+        return self.settings.execution_mode == "celery"
+
+    def environ(self) -> dict[str, str]:
+        """Return what every service is told, whatever the environment of `up` says."""
+        s = self.settings
+        told = {
+            "MODELYARD_HOME": str(s.home),
+            "MODELYARD_HOST": s.host,
+            "MODELYARD_PORT": str(self.port),
+            "MODELYARD_FLOWER_PORT": str(self.flower_port),
+            "MODELYARD_DATA_ROOTS": ":".join(str(root) for root in s.data_roots),
+            "MODELYARD_OUTPUTS": str(s.outputs),
+            "MODELYARD_WEIGHTS": str(s.weights),
+            "MODELYARD_WORKER_NAME": s.worker_name,
+            "DATABASE_URL": s.database_url,
+            "TRAINING_EXECUTION_MODE": s.execution_mode,
+            "PYTHONUNBUFFERED": "1",  # a log that lags behind is no help
+        }
+        if s.frameworks:
+            told["MODELYARD_FRAMEWORKS"] = ",".join(s.frameworks)
+        if self.uses_queue:
+            told["MODELYARD_FLOWER_URL"] = self.flower_url
+        if self.redis_url:
+            told["REDIS_URL"] = self.redis_url
+        return told
+
+
+def up(
+    settings: Settings,
+    *,
+    say: Callable[[str], None],
+    supervisor: Supervisor | None = None,
+    ready: Callable[[Plan], None] = lambda plan: None,
+) -> None:
+    """Start everything, call `ready` once it serves, and keep it running until a signal.
+
+    Raises UpError or RedisServerError, with everything stopped again, where it cannot start.
+    """
+    supervisor = supervisor or Supervisor(say=say)
+    supervisor.handle_signals()
+    _make_folders(settings)
+    with _only_one(settings.home):
+        plan = make_plan(settings)
+        try:
+            _start(plan, supervisor, say)
+            if not supervisor.stopping:
+                say(f"READY {plan.url}")
+                ready(plan)
+            supervisor.watch()
+        finally:
+            supervisor.stop()
+
+
+def make_plan(settings: Settings) -> Plan:
+    """Choose the ports. Raises UpError naming one that is taken."""
+    port = _port("MODELYARD_PORT", settings.host, settings.port)
+    uses_queue = settings.execution_mode == "celery"
+    flower_port = 0
+    if uses_queue:
+        flower_port = _port("MODELYARD_FLOWER_PORT", settings.host, settings.flower_port)
+    server = None
+    if uses_queue and settings.redis_url is None:
+        redis_port = _port("MODELYARD_REDIS_PORT", "127.0.0.1", settings.redis_port)
+        server = redis_server.prepare(settings.home / "redis", port=redis_port)
+    return Plan(settings=settings, port=port, flower_port=flower_port, redis=server)
+
+
+def services(plan: Plan) -> Iterator[Service]:
+    """Yield what runs beside the embedded server, in the order of the start."""
+    s = plan.settings
+    web = ["gunicorn", "webapp.wsgi:app", "-k", "gevent", "-w", str(s.web_processes)]
+    web += ["--worker-connections", "2000", "--graceful-timeout", "5", "--no-control-socket"]
+    web += ["--bind", f"{_bracketed(s.host)}:{plan.port}"]
+    yield _service(plan, "web", *web, about=plan.url, stop_stage=1)
+    yield _service(plan, "recorder", "webapp.recorder", about="keeps the database true")
+    if not plan.uses_queue:
+        return
+    if frameworks := s.frameworks or tuple(installed_frameworks()):
+        worker = _service(plan, "worker", "workers", about="trains " + ", ".join(frameworks))
+        grace = s.shutdown_grace_seconds + WORKER_STOP_MARGIN_SECONDS
+        yield replace(worker, stop_stage=0, stop_seconds=grace)
+    yield _flower(plan)
+
+
+def _start(plan: Plan, supervisor: Supervisor, say: Callable[[str], None]) -> None:
+    if plan.redis:
+        _start_redis(plan, plan.redis, supervisor)
+    if supervisor.stopping:
+        return
+    _set_up(plan, "migrate", say)
+    _set_up(plan, "ensure-admin", say)
+    for service in services(plan):
+        supervisor.start(service)
+    if plan.uses_queue and not (plan.settings.frameworks or installed_frameworks()):
+        say("worker     none: no framework is installed here, jobs wait for a GPU box to join")
+    _wait_until_ready(plan, supervisor)
+
+
+def _start_redis(plan: Plan, server: redis_server.RedisServer, supervisor: Supervisor) -> None:
+    log = _log(plan, "redis")
+    about = f"127.0.0.1:{server.port}, log in {server.folder}"
+    supervisor.start(
+        Service("redis", server.command, log, about=about, stop_stage=2, stop_seconds=1.5)
+    )
+    try:
+        redis_server.wait_until_ready(
+            server.url, timeout_seconds=READY_SECONDS, alive=lambda: supervisor.alive("redis")
+        )
+    except redis_server.RedisServerError as error:
+        raise UpError(f"{error}; the end of {log}:\n{tail(log)}") from error
+
+
+def _set_up(plan: Plan, command: str, say: Callable[[str], None]) -> None:
+    """Run a command of `webapp.manage` to its end and pass on what it has to tell a person."""
+    log = _log(plan, command)
+    environ = {**os.environ, **plan.environ()}
+    if command == "ensure-admin":
+        # Made here and kept beside the other secrets, so that `modelyard demo` can log in too.
+        kept = kept_secret(plan.settings.home / "admin.password", nbytes=9)
+        environ["MODELYARD_ADMIN_PASSWORD"] = plan.settings.admin_password or kept
+    with log.open("wb") as file:
+        done = subprocess.run(
+            [sys.executable, "-m", "webapp.manage", command],
+            env=environ, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=file,
+            timeout=SETUP_SECONDS, check=False, text=True,
+        )  # fmt: skip
+    if done.returncode != 0:
+        raise UpError(f"'{command}' failed; the end of {log}:\n{done.stdout}{tail(log)}")
+    for line in done.stdout.splitlines():
+        say(line)
+
+
+def _wait_until_ready(plan: Plan, supervisor: Supervisor) -> None:
+    deadline = time.monotonic() + READY_SECONDS
+    answer = ""
+
+    def settled() -> bool:
+        nonlocal answer
+        answer = _readyz(plan)
+        late = time.monotonic() > deadline
+        return not answer or late or supervisor.failures("web") >= HOPELESS_FAILURES
+
+    supervisor.watch(until=settled)
+    if answer and not supervisor.stopping:
+        log = _log(plan, "web")
+        raise UpError(
+            f"the web process is not ready at {plan.url}/readyz: {answer}; "
+            f"the end of {log}:\n{tail(log)}"
+        )
+
+
+def _readyz(plan: Plan) -> str:
+    """Return why the instance is not ready yet; empty when it is."""
+    try:
+        with urllib.request.urlopen(f"{plan.url}/readyz", timeout=5):  # noqa: S310 (our own URL)
+            return ""
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.read().decode(errors="replace")[:500]
+    except OSError as error:
+        return str(error)
+
+
+def _service(plan: Plan, name: str, *module: str, about: str, stop_stage: int = 1) -> Service:
+    command = [sys.executable, "-m", *module]
+    return Service(
+        name, command, _log(plan, name), about=about, environ=plan.environ(), stop_stage=stop_stage
+    )
+
+
+def _flower(plan: Plan) -> Service:
+    user, password = plan.settings.flower_login()
+    command = ["celery", "-A", "workers.app", "flower"]
+    command += [f"--address={plan.settings.host}", f"--port={plan.flower_port}"]
+    about = f"{plan.flower_url} (user {user}, password in {plan.settings.home}/flower.password)"
+    service = _service(plan, "flower", *command, about=about)
+    # In the environment, because a command line is readable by every user of the machine.
+    return replace(service, environ={**service.environ, "FLOWER_BASIC_AUTH": f"{user}:{password}"})
+
+
+def _log(plan: Plan, name: str) -> Path:
+    return plan.settings.home / "logs" / f"{name}.log"
+
+
+def _make_folders(settings: Settings) -> None:
+    try:
+        settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for folder in (settings.home / "logs", settings.outputs, settings.weights):
+            folder.mkdir(parents=True, exist_ok=True)
+        if settings.data_roots == (settings.home / "data",):
+            settings.data_roots[0].mkdir(exist_ok=True)
+    except OSError as error:
+        raise UpError(f"cannot make {error.filename}: {error.strerror}") from error
+
+
+@contextmanager
+def _only_one(home: Path) -> Iterator[None]:
+    """Hold the home's lock; the kernel lets go of it however this process ends."""
+    with (home / "up.lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise UpError(
+                f"another 'modelyard up' (process {lock.read().strip()}) runs on {home}; "
+                "stop it, or choose another folder with --home"
+            ) from None
+        lock.truncate(0)
+        lock.write(f"{os.getpid()}\n")
+        lock.flush()
+        yield
+
+
+def _port(variable: str, host: str, port: int) -> int:
+    if port == 0:
+        return ports.free_port()
+    if ports.port_in_use(host, port):
+        raise UpError(
+            f"port {port} of {host} is in use by another program; "
+            f"choose another with {variable} (0 takes a free one)"
+        )
+    return port
+
+
+def _reachable(host: str) -> str:
+    """Return a name under which this machine reaches an address that is listened on."""
+    return _bracketed({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host))  # noqa: S104
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
