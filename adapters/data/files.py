@@ -1,3 +1,5 @@
+# ruff: noqa: PTH
+# os.path and not pathlib: it answers False where pathlib raises (a name too long), and is faster.
 """Listing the files of a data set without leaving it."""
 
 from __future__ import annotations

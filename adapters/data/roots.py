@@ -1,3 +1,5 @@
+# ruff: noqa: PTH
+# os.path and not pathlib: it answers False where pathlib raises (a name too long), and is faster.
 """Keeping what a user names inside the folders that an administrator allowed."""
 
 from __future__ import annotations

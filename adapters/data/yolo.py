@@ -1,3 +1,5 @@
+# ruff: noqa: PTH
+# os.path and not pathlib: it answers False where pathlib raises (a name too long), and is faster.
 """Reading a YOLO data set: its data.yaml, the images of its splits and where their labels lie."""
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ def write_ultralytics_yaml(data: YoloData, to: Path) -> Path:
     ]
     temporary = to.with_name(f".{to.name}.{os.getpid()}")
     temporary.write_text("".join(lines), encoding="utf-8")
-    os.replace(temporary, to)
+    temporary.replace(to)
     return to
 
 
@@ -50,10 +50,10 @@ def _link_split(data: YoloData, split: str, view: Path) -> None:
     labels_dir.mkdir(parents=True)
     for i, image in enumerate(data.splits[split]):
         stem = _link_stem(i, image)
-        os.symlink(os.path.realpath(image), images_dir / f"{stem}{image.suffix.lower()}")
+        (images_dir / f"{stem}{image.suffix.lower()}").symlink_to(image.resolve())
         label = data.label(image)
         if label.is_file():
-            os.symlink(os.path.realpath(label), labels_dir / f"{stem}.txt")
+            (labels_dir / f"{stem}.txt").symlink_to(label.resolve())
 
 
 def _link_stem(number: int, image: Path) -> str:

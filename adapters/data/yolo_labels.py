@@ -1,3 +1,5 @@
+# ruff: noqa: PTH
+# os.path and not pathlib: it answers False where pathlib raises (a name too long), and is faster.
 """Finding and checking the label files of a YOLO data set, line by line."""
 
 from __future__ import annotations
