@@ -49,7 +49,7 @@ class Backoff:
     def next_delay(self, *, ran_seconds: float) -> float:
         if ran_seconds >= self.healthy_seconds:
             self.failures = 0
-        delay = min(self.cap, self.first * 2**self.failures)
+        delay = min(self.cap, self.first * 2 ** min(self.failures, 16))
         self.failures += 1
         return delay
 
@@ -135,6 +135,7 @@ class Supervisor:
     def stop(self) -> None:
         """End every service stage by stage, then whatever is left below this process."""
         self._stop.set()
+        self._say("stopping   (a second Ctrl-C waits for nothing)")
         for stage in sorted({r.service.stop_stage for r in self._running}):
             self._stop_stage([r for r in self._running if r.service.stop_stage == stage])
         # What a service left behind was adopted by this process and is found here.

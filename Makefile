@@ -1,0 +1,54 @@
+# The targets people use; what they do is in scripts/ and in the command line `modelyard`.
+
+SHELL := /bin/bash
+VENV ?= .venv
+BIN := $(VENV)/bin
+export VENV
+export MODELYARD_HOME ?= $(CURDIR)/.modelyard
+
+.DEFAULT_GOAL := help
+.PHONY: help install install-dev up demo test check lint format types unit integration clean distclean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: ## Make the environment in .venv, with the command .venv/bin/modelyard
+	@scripts/install run
+
+install-dev: ## The same, with what the tests need
+	@scripts/install dev
+
+up: install ## Start everything on this machine until Ctrl-C
+	@$(BIN)/modelyard up
+
+demo: install ## Start everything and train a model on the sample data; EXIT=1 stops afterwards
+	@$(BIN)/modelyard demo $(if $(EXIT),--exit) $(if $(DETECTION),--detection)
+
+test: check integration ## Run everything: the fast part first, then with real services
+
+check: install-dev lint types unit ## The fast part: format, lint, types, unit tests (under 2 minutes)
+
+lint: install-dev
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/ruff check --quiet .
+
+types: install-dev
+	@$(BIN)/mypy
+
+unit: install-dev
+	@$(BIN)/python -m pytest --no-header tests/unit
+
+integration: install-dev
+	@scripts/test-needs
+	@$(BIN)/python -m pytest --no-header tests/integration tests/faults tests/e2e
+
+format: install-dev ## Format the code and mend what the linter can
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+clean: ## Remove what the tools left behind; the home folder with its jobs stays
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+distclean: clean ## The same, and the environment
+	rm -rf $(VENV)
