@@ -1,0 +1,80 @@
+// The one door to the server: sends the CSRF token, refreshes an expired login once, and turns
+// problem documents into errors that can be shown to a person.
+
+export class ApiError extends Error {
+  constructor(status, problem) {
+    super(problem.detail || problem.title || `The server answered with status ${status}.`);
+    this.status = status;
+    this.fields = problem.errors || {};
+  }
+}
+
+function cookie(name) {
+  const entry = document.cookie.split("; ").find((part) => part.startsWith(`${name}=`));
+  return entry ? decodeURIComponent(entry.slice(name.length + 1)) : "";
+}
+
+async function send(method, path, body) {
+  const headers = { Accept: "application/json, text/html;q=0.9, text/plain;q=0.8" };
+  if (method !== "GET") headers["X-CSRF-TOKEN"] = cookie("csrf_access_token");
+  if (body !== undefined) headers["Content-Type"] = "application/json";
+  try {
+    return await fetch(path, {
+      method,
+      headers,
+      body: body === undefined ? undefined : JSON.stringify(body),
+      credentials: "same-origin",
+    });
+  } catch {
+    throw new ApiError(0, { detail: "The server cannot be reached. Is it running, and are you online?" });
+  }
+}
+
+let refreshing = null;
+
+// Of several requests that find the login expired, one refreshes it for all.
+export function refreshSession() {
+  refreshing ??= fetch("/session/refresh", {
+    method: "POST",
+    headers: { "X-CSRF-TOKEN": cookie("csrf_refresh_token") },
+    credentials: "same-origin",
+  })
+    .then((response) => response.ok)
+    .catch(() => false)
+    .finally(() => {
+      refreshing = null;
+    });
+  return refreshing;
+}
+
+export function goToLogin() {
+  const here = location.pathname + location.search;
+  location.assign(`/login?next=${encodeURIComponent(here)}`);
+}
+
+async function request(method, path, body) {
+  let response = await send(method, path, body);
+  if (response.status === 401) {
+    // Another tab may have refreshed already: the second try uses whatever cookies there are now.
+    await refreshSession();
+    response = await send(method, path, body);
+    if (response.status === 401) goToLogin();
+  }
+  if (response.ok) return response;
+  const problem = await response.json().catch(() => ({}));
+  throw new ApiError(response.status, problem);
+}
+
+export async function json(method, path, body) {
+  const response = await request(method, path, body);
+  return response.status === 204 ? null : response.json();
+}
+
+export async function html(path) {
+  return (await request("GET", path)).text();
+}
+
+export async function text(path) {
+  const response = await request("GET", path);
+  return { text: await response.text(), headers: response.headers };
+}

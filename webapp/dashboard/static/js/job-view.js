@@ -1,0 +1,67 @@
+// Puts what is known of a job into its element: a table's row or the job page's head.
+// Status decides by CSS what is shown (data-when); here only texts and the bar change.
+
+import { capital, duration, number, percent } from "./format.js";
+
+const ACCURACY = {
+  image_classification: "top1",
+  object_detection: "map50",
+  instance_segmentation: "mask_map50",
+  semantic_segmentation: "mean_iou",
+  pose_estimation: "pose_map50",
+  oriented_detection: "map50",
+};
+
+export function put(holder, field, text, title) {
+  for (const element of holder.querySelectorAll(`[data-field="${field}"]`)) {
+    if (element.textContent !== text) element.textContent = text;
+    if (title !== undefined) element.title = title;
+  }
+}
+
+export function showStatus(holder, status) {
+  holder.dataset.status = status;
+  const badge = holder.querySelector("[data-badge]");
+  badge.dataset.status = status;
+  badge.textContent = capital(status);
+}
+
+export function showProgress(holder, progress) {
+  if (!progress || progress.epoch == null) return;
+  const epochs = progress.epochs ?? Number(holder.dataset.epochs);
+  put(holder, "epochs", `${progress.epoch} / ${epochs}`);
+  if (progress.percent != null) {
+    put(holder, "percent", `${Math.floor(progress.percent)} %`);
+    for (const bar of holder.querySelectorAll("progress")) bar.value = progress.percent;
+  }
+  put(holder, "eta", progress.eta_seconds == null ? "" : `${duration(progress.eta_seconds)} left`);
+  put(holder, "speed", number(progress.images_per_second && Math.round(progress.images_per_second)));
+}
+
+// The job's accuracy is its best epoch's, its loss the last one's: as the recorder has it.
+export function showMetrics(holder, values) {
+  const accuracy = values[ACCURACY[holder.dataset.task]];
+  const best = holder.dataset.accuracy;
+  if (accuracy != null && (best === undefined || best === "" || accuracy > Number(best))) {
+    showAccuracy(holder, accuracy);
+  }
+  if (values.val_loss != null) put(holder, "loss", number(values.val_loss));
+}
+
+function showAccuracy(holder, accuracy) {
+  holder.dataset.accuracy = accuracy ?? "";
+  put(holder, "accuracy", percent(accuracy), accuracy == null ? "" : String(accuracy));
+}
+
+export function showJob(holder, job) {
+  showStatus(holder, job.status);
+  showProgress(holder, job.progress);
+  showAccuracy(holder, job.accuracy);
+  put(holder, "loss", number(job.loss));
+  put(holder, "waiting", job.waiting_reason ?? "");
+  put(holder, "error", job.error?.message ?? "");
+  put(holder, "hint", job.error?.hint ?? "");
+  put(holder, "attempt", String(job.attempt));
+  put(holder, "worker", job.worker ?? "–");
+  put(holder, "device", job.device ?? "–");
+}

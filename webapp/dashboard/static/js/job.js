@@ -1,0 +1,85 @@
+// A job's page: head, curves, log and panels, kept true by the job's one event stream.
+
+import { json } from "./api.js";
+import "./actions.js";
+import { Charts } from "./charts.js";
+import { showJob, showMetrics, showProgress, showStatus } from "./job-view.js";
+import { Log } from "./log.js";
+import { refreshPanel } from "./panel.js";
+import { follow, showLive } from "./stream.js";
+import { toast } from "./toast.js";
+
+const ENDED = ["completed", "failed", "cancelled"];
+const holder = document.querySelector("[data-job]");
+const id = holder.dataset.job;
+const base = `/api/v1/training/jobs/${id}`;
+const charts = new Charts(document.getElementById("charts"), { empty: document.getElementById("charts-empty") });
+const log = new Log(document.getElementById("log"), document.getElementById("log-jump"), { jobId: id });
+
+const report = (error) => toast(error.message, { error: true });
+const ended = () => ENDED.includes(holder.dataset.status);
+
+async function loadMetrics() {
+  const [metrics, attempts] = await Promise.all([
+    json("GET", `${base}/metrics?points=2000`),
+    json("GET", `${base}/attempts`),
+  ]);
+  for (const [name, points] of Object.entries(metrics)) {
+    charts.add(name, points);
+    markAttempts(points, attempts.items ?? attempts);
+  }
+}
+
+// Which attempt a point is of shows in its time: it lies after that attempt's start.
+function markAttempts(points, attempts) {
+  for (const { number, started_at: started } of attempts) {
+    const first = started && points.find((point) => point.time >= started);
+    if (first) charts.mark(number, first.epoch);
+  }
+}
+
+async function refresh() {
+  showJob(holder, await json("GET", base));
+}
+
+const stream = follow(
+  `${base}/events`,
+  {
+    snapshot(event) {
+      const job = event.job ?? event;
+      showJob(holder, job);
+      loadMetrics().catch(report);
+      log.load(job.attempt).catch(report);
+    },
+    status(event) {
+      showStatus(holder, event.status);
+      refresh().catch(report);
+      refreshPanel("attempts");
+      refreshPanel("history");
+      if (ended()) refreshPanel("artifacts");
+    },
+    progress(event) {
+      showProgress(holder, event);
+    },
+    metrics(event) {
+      showMetrics(holder, event.values);
+      for (const [name, value] of Object.entries(event.values)) {
+        charts.add(name, [{ epoch: event.epoch, value }]);
+      }
+      charts.mark(event.attempt, event.epoch);
+    },
+    log(event) {
+      log.take(event);
+    },
+    artifact() {
+      refreshPanel("artifacts");
+    },
+  },
+  { onLive: showLive, until: ended },
+);
+
+document.addEventListener("job-changed", () => {
+  refresh().then(() => {
+    if (!ended()) stream.open();
+  }, report);
+});

@@ -1,0 +1,25 @@
+// Parts of a page that the server draws, fetched again when what they show has changed.
+
+import { html } from "./api.js";
+import { updateTimes } from "./common.js";
+import { toast } from "./toast.js";
+
+const PAUSE_MS = 400;
+const waiting = new Map();
+
+export function refreshPanel(name) {
+  if (waiting.has(name)) return;
+  waiting.set(name, setTimeout(() => load(name), PAUSE_MS));
+}
+
+async function load(name) {
+  waiting.delete(name);
+  const panel = document.querySelector(`[data-panel="${name}"]`);
+  if (!panel) return;
+  try {
+    panel.innerHTML = await html(panel.dataset.from);
+    updateTimes(panel);
+  } catch (error) {
+    toast(error.message, { error: true });
+  }
+}

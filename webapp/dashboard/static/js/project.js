@@ -1,0 +1,70 @@
+// A project's experiments, kept true by the project's one event stream.
+
+import { html, json } from "./api.js";
+import "./actions.js";
+import { updateTimes } from "./common.js";
+import { showJob, showMetrics, showProgress, showStatus } from "./job-view.js";
+import { follow, showLive } from "./stream.js";
+import { toast } from "./toast.js";
+
+const table = document.getElementById("experiments");
+const rows = table.querySelector("tbody");
+const pending = new Map(); // job -> timer: one look at the API for several events
+
+const row = (id) => rows.querySelector(`[data-job="${id}"]`);
+
+function later(id, action) {
+  clearTimeout(pending.get(id));
+  pending.set(id, setTimeout(() => {
+    pending.delete(id);
+    action(id).catch((error) => toast(error.message, { error: true }));
+  }, 250));
+}
+
+async function refresh(id) {
+  const job = await json("GET", `/api/v1/training/jobs/${id}`);
+  if (row(id)) showJob(row(id), job);
+}
+
+// A job that somebody else has just made: the server draws its row, on the newest page only.
+async function insert(id) {
+  if (row(id) || table.dataset.newest !== "yes") return;
+  const template = document.createElement("template");
+  template.innerHTML = await html(`/jobs/${id}/row`);
+  if (row(id)) return;
+  const newer = [...rows.children].filter((other) => Number(other.dataset.job) > Number(id)).at(-1);
+  if (newer) newer.after(template.content);
+  else rows.prepend(template.content);
+  table.hidden = false;
+  document.getElementById("empty")?.remove();
+  updateTimes(rows);
+}
+
+function known(event, show) {
+  const found = row(event.job_id);
+  if (found) show(found);
+  return found;
+}
+
+follow(
+  `/api/v1/projects/${table.dataset.project}/events`,
+  {
+    snapshot(event) {
+      for (const job of event.jobs ?? []) known({ job_id: job.id }, (found) => showJob(found, job));
+    },
+    status(event) {
+      // The buttons change at once; why it waits or failed is asked for a moment later.
+      const found = known(event, (shown) => showStatus(shown, event.status));
+      later(event.job_id, found ? refresh : insert);
+    },
+    progress(event) {
+      known(event, (found) => showProgress(found, event));
+    },
+    metrics(event) {
+      known(event, (found) => showMetrics(found, event.values));
+    },
+  },
+  { onLive: showLive },
+);
+
+document.addEventListener("job-changed", (event) => later(event.detail, refresh));
