@@ -28,6 +28,7 @@ WORKERS_KEY = "modelyard:workers"
 
 LEASE_SECONDS = 30.0
 LEASE_RENEWAL_SECONDS = 10.0
+FENCE_TTL_SECONDS = 90 * 24 * 3600  # longer than any message can wait
 WORKER_HEARTBEAT_SECONDS = 5.0
 WORKER_TTL_SECONDS = 30.0
 
@@ -138,3 +139,13 @@ def format_time(time: datetime) -> str:
 def parse_time(text: str) -> datetime:
     """Read what :func:`format_time` wrote."""
     return datetime.fromisoformat(text).astimezone(UTC)
+
+
+def job_folder(job_id: int) -> str:
+    """Return a job's folder, relative to the outputs folder of web and worker hosts alike."""
+    return f"jobs/{job_id}"
+
+
+def priority_list(queue: str, step: int) -> str:
+    """Return the Redis list of a queue's messages of one broker priority (kombu's naming)."""
+    return f"{queue}\x06\x16{step}" if step else queue

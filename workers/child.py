@@ -74,20 +74,19 @@ def _classify(error: Exception) -> TrainingError:
 def _die_with_supervisor() -> None:
     """End with the template, and so with the worker; loader processes end with this process."""
     die_with_parent(os.getppid())
-    main_thread_id = threading.main_thread().ident
-    forked_here = False
-    pid = os.getpid()
+    forking: tuple[int, bool] = (0, False)
 
     def before() -> None:
-        nonlocal forked_here
-        # The signal follows the thread that forks, so only the main thread's forks may ask for it.
-        forked_here = threading.get_ident() == main_thread_id
+        nonlocal forking
+        # The signal follows the thread that forks, so only the main thread's forks ask for it.
+        forking = (os.getpid(), threading.current_thread() is threading.main_thread())
 
     def after_in_child() -> None:
         # A loader process would otherwise run the handler of SIGTERM instead of ending.
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        if forked_here:
-            die_with_parent(pid)
+        parent_pid, from_main_thread = forking
+        if from_main_thread:
+            die_with_parent(parent_pid)
 
     os.register_at_fork(before=before, after_in_child=after_in_child)
 

@@ -22,10 +22,16 @@ redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
 return 1
 """
 
-# KEYS: lease. ARGV: token.
+# KEYS: lease, fence. ARGV: attempt, token, seconds. The attempt is over: a second copy of its
+# message, however late, finds the fence raised.
 _RELEASE = """
-if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
-return 0
+if redis.call('GET', KEYS[1]) ~= ARGV[2] then return 0 end
+redis.call('DEL', KEYS[1])
+local over = tonumber(ARGV[1]) + 1
+if tonumber(redis.call('GET', KEYS[2]) or '0') < over then
+  redis.call('SET', KEYS[2], over, 'EX', ARGV[3])
+end
+return 1
 """
 
 
@@ -46,5 +52,6 @@ class Lease:
         return bool(self._hold(keys=self._keys, args=[self._attempt, self._token, milliseconds]))
 
     def release(self) -> None:
-        """Give it back, where it is still ours. Raises RedisError."""
-        self._release(keys=self._keys[:1], args=[self._token])
+        """Give it back at the attempt's end, where it is still ours. Raises RedisError."""
+        arguments = [self._attempt, self._token, wire.FENCE_TTL_SECONDS]
+        self._release(keys=self._keys, args=arguments)

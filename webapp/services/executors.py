@@ -20,7 +20,6 @@ from webapp.services import broker
 from webapp.services.errors import Unavailable
 
 _CANCEL_TTL_SECONDS = 7 * 24 * 3600
-_FENCE_TTL_SECONDS = 90 * 24 * 3600
 
 
 class Executor(Protocol):
@@ -39,7 +38,7 @@ class CeleryExecutor:
 
     def start(self, job: Job) -> None:
         try:
-            broker.redis_client().set(wire.fence_key(job.id), job.attempt, ex=_FENCE_TTL_SECONDS)
+            broker.redis_client().set(wire.fence_key(job.id), job.attempt, ex=wire.FENCE_TTL_SECONDS)
         except redis.RedisError as error:
             raise Unavailable(f"The broker cannot be reached ({type(error).__name__})") from error
         broker.send(
@@ -55,7 +54,7 @@ class CeleryExecutor:
             mode = job.cancel_mode or "now"
             pipe.set(wire.cancel_key(job.id), f"{job.attempt}:{mode}", ex=_CANCEL_TTL_SECONDS)
             if job.status == "cancelled":  # it was queued: its message must never train
-                pipe.set(wire.fence_key(job.id), job.attempt + 1, ex=_FENCE_TTL_SECONDS)
+                pipe.set(wire.fence_key(job.id), job.attempt + 1, ex=wire.FENCE_TTL_SECONDS)
             pipe.execute()
         except redis.RedisError as error:
             raise Unavailable(f"The broker cannot be reached ({type(error).__name__})") from error

@@ -1,0 +1,163 @@
+"""Finds what the queue forgot: attempts whose worker is gone, and jobs no message speaks of.
+
+Runs inside the recorder, between two batches, so that what a worker said last is recorded
+before it is judged.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterable
+from datetime import timedelta
+
+import redis
+from flask import current_app
+from sqlalchemy import select
+
+from adapters import wire
+from adapters.contract import ErrorKind
+from webapp.extensions import db
+from webapp.models import Attempt, Job, JobStatus
+from webapp.models.columns import utc_now
+from webapp.services import event_log
+from webapp.services.broker import redis_client
+from webapp.services.errors import Unavailable
+from webapp.services.executors import get_executor
+from webapp.services.job_actions import close_attempt
+from webapp.services.lifecycle import transition
+
+logger = logging.getLogger(__name__)
+
+S = JobStatus
+RESEND_AFTER_SECONDS = 20.0
+
+# KEYS: lease, fence. ARGV: new fence, seconds. Gives an attempt up, unless its lease lives.
+_GIVE_UP = """
+if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
+redis.call('SET', KEYS[2], ARGV[1], 'EX', ARGV[2])
+return 1
+"""
+
+
+class Reaper:
+    """Requeues lost attempts and sends again what the broker does not have."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._trusted_at = clock() + wire.LEASE_SECONDS
+
+    def redis_was_away(self) -> None:
+        """Hold still for one lease time: workers first get to renew what Redis lost."""
+        self._trusted_at = self._clock() + wire.LEASE_SECONDS
+
+    def suspects(self) -> list[tuple[int, int]]:
+        """Return the running attempts without a lease. Raises RedisError."""
+        if self._clock() < self._trusted_at or _redis_is_fresh():
+            return []
+        jobs = _jobs_in(S.RUNNING, S.CANCELLING)
+        return [(job.id, job.attempt) for job in jobs if not _has_lease(job.id)]
+
+    def give_up(self, suspects: Iterable[tuple[int, int]]) -> None:
+        """End the suspects that are still running, the stream's backlog now being recorded."""
+        for job_id, attempt in suspects:
+            job = db.session.get(Job, job_id, populate_existing=True)
+            if job is None or job.attempt != attempt:
+                continue
+            if job.status not in (S.RUNNING, S.CANCELLING) or not _fence(job):
+                continue
+            give_up_attempt(job, reason=f"worker {job.worker} was lost")
+
+    def send_again(self) -> None:
+        """Put on the queue what the database calls queued and the broker does not have."""
+        waiting = _jobs_in(S.QUEUED)
+        limit = utc_now() - timedelta(seconds=RESEND_AFTER_SECONDS)
+        present: dict[str, set[str]] = {}
+        for job in waiting:
+            attempt = db.session.get(Attempt, (job.id, job.attempt), populate_existing=True)
+            if attempt is None or attempt.queued_at > limit or _has_lease(job.id):
+                continue
+            if job.queue not in present:
+                present[job.queue] = _task_ids(job.queue)
+            if wire.task_id(job.id, job.attempt) not in present[job.queue]:
+                logger.warning("job %s is queued and the broker does not have it: sent", job.id)
+                get_executor().start(job)
+
+    def repeat_cancels(self) -> None:
+        """Tell workers again what is to be cancelled, in case Redis was away or lost it."""
+        for job in _jobs_in(S.CANCELLING):
+            get_executor().cancel(job)
+
+
+def give_up_attempt(job: Job, *, reason: str) -> None:
+    """End a lost attempt and commit: requeue its job, or fail it after too many."""
+    session = db.session()
+    event_log.lock_order(session)
+    session.refresh(job)
+    lost = job.lost_attempts + 1
+    limit = current_app.config["MAX_ATTEMPTS"]
+    number = job.attempt
+    close_attempt(session, job, outcome="lost", reason=reason)
+    if job.status == S.CANCELLING:
+        done = transition(
+            session, job, to=S.CANCELLED, actor="reaper", reason=reason, completed_at=utc_now()
+        )
+    elif lost >= limit:
+        error = {
+            "kind": str(ErrorKind.WORKER_LOST),
+            "message": f"{reason}; {lost} attempts were lost, the limit is {limit}",
+            "hint": "Look at the worker's own log for why it dies, then resume the job.",
+        }
+        done = transition(
+            session, job, to=S.FAILED, actor="reaper", reason=error["message"], error=error,
+            lost_attempts=lost, completed_at=utc_now(),
+        )  # fmt: skip
+    else:
+        done = transition(
+            session, job, to=S.QUEUED, only_from=frozenset({S.RUNNING}), next_attempt=True,
+            actor="reaper", reason=reason, lost_attempts=lost, resume=True, worker=None,
+            device=None,
+        )  # fmt: skip
+    if not done:
+        session.rollback()
+        return
+    session.commit()
+    logger.warning("job %s attempt %s: %s; now %s", job.id, number, reason, job.status)
+    if job.status == S.QUEUED:
+        try:
+            get_executor().start(job)
+        except Unavailable:
+            logger.warning("job %s waits for the broker's return", job.id)
+
+
+def _jobs_in(*statuses: JobStatus) -> list[Job]:
+    statement = select(Job).where(Job.status.in_(statuses)).order_by(Job.id)
+    jobs = db.session.scalars(statement, execution_options={"populate_existing": True})
+    return list(jobs)
+
+
+def _has_lease(job_id: int) -> bool:
+    return bool(redis_client().exists(wire.lease_key(job_id)))
+
+
+def _fence(job: Job) -> bool:
+    keys = [wire.lease_key(job.id), wire.fence_key(job.id)]
+    script = redis_client().register_script(_GIVE_UP)
+    return bool(script(keys=keys, args=[job.attempt + 1, wire.FENCE_TTL_SECONDS]))
+
+
+def _redis_is_fresh() -> bool:
+    """Tell whether Redis started so recently that its leases may be missing."""
+    info = redis_client().info("server")
+    return int(info["uptime_in_seconds"]) < wire.LEASE_SECONDS
+
+
+def _task_ids(queue: str) -> set[str]:
+    """Return the ids of all messages that wait on a queue, whatever their priority."""
+    client: redis.Redis = redis_client()
+    ids = set()
+    for step in range(wire.PRIORITY_STEPS):
+        for message in client.lrange(wire.priority_list(queue, step), 0, -1):
+            ids.add(json.loads(message)["headers"]["id"])
+    return ids

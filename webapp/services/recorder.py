@@ -1,0 +1,249 @@
+"""Events of attempts written to the database: idempotent, and refused where they are stale.
+
+Whichever way events come (Redis stream, a pipe, HTTP), :func:`record` takes them. An attempt's
+sequence numbers tell what was recorded already; a number of an attempt that is over is refused.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from sqlalchemy import Insert, Table, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from adapters.contract import ACCURACY_METRIC, TaskType
+from adapters.wire import Event, EventType, Outcome
+from webapp.extensions import db
+from webapp.models import Artifact, Attempt, Job, JobStatus, Metric
+from webapp.services import event_log
+from webapp.services.lifecycle import transition
+
+logger = logging.getLogger(__name__)
+
+MAX_LOG_BYTES = 16 * 1024 * 1024  # of one attempt; what a person reads is long past by then
+
+S = JobStatus
+Key = tuple[int, int]  # job id and attempt
+
+
+class Recorded:
+    """What a batch asks of the caller, after it is committed."""
+
+    def __init__(self) -> None:
+        self.handed_back: list[int] = []  # jobs that are queued again and want an executor
+        self.refused: set[Key] = set()  # attempts that train though they are over
+
+
+def record(events: Sequence[Event]) -> Recorded:
+    """Write a batch of events in one transaction and commit."""
+    session = db.session()
+    event_log.lock_order(session)
+    batch = _Batch(session, events)
+    for event in events:
+        batch.take(event)
+    batch.write()
+    session.commit()
+    return batch.recorded
+
+
+class _Batch:
+    """The events of one transaction; what can be written together is written at its end."""
+
+    def __init__(self, session: Session, events: Sequence[Event]) -> None:
+        self._session = session
+        self.recorded = Recorded()
+        ids = {event.job_id for event in events}
+        # populate_existing: what the session remembers is older than the lock.
+        jobs = session.scalars(
+            select(Job).where(Job.id.in_(ids)), execution_options={"populate_existing": True}
+        )
+        self._jobs = {job.id: job for job in jobs}
+        attempts = session.scalars(
+            select(Attempt).where(Attempt.job_id.in_(ids)),
+            execution_options={"populate_existing": True},
+        )
+        self._attempts = {(attempt.job_id, attempt.number): attempt for attempt in attempts}
+        self._progress: dict[int, Event] = {}
+        self._metrics: dict[tuple[int, str, int], dict[str, Any]] = {}
+        self._artifacts: dict[tuple[int, str], dict[str, Any]] = {}
+        self._handlers: dict[EventType, Callable[[Event, Job, Attempt], None]] = {
+            EventType.STARTED: self._started,
+            EventType.PROGRESS: self._progressed,
+            EventType.METRICS: self._measured,
+            EventType.LOG: self._logged,
+            EventType.ARTIFACT: self._kept,
+            EventType.FINISHED: self._finished,
+        }
+
+    def take(self, event: Event) -> None:
+        job = self._jobs.get(event.job_id)
+        attempt = self._attempts.get((event.job_id, event.attempt))
+        if job is None or attempt is None:
+            logger.info("job %s is not known (any more): event dropped", event.job_id)
+            return
+        if event.seq <= attempt.last_seq:
+            return  # published twice
+        if event.attempt != job.attempt or S(job.status).ended or job.status == S.PENDING:
+            self.recorded.refused.add((event.job_id, event.attempt))
+            return
+        attempt.last_seq = event.seq
+        self._handlers[event.type](event, job, attempt)
+
+    def write(self) -> None:
+        """Write what was put off."""
+        for job_id in list(self._progress):
+            self._write_progress(job_id)
+        self._session.flush()
+        _upsert(self._session, Metric, ["job_id", "name", "epoch"], list(self._metrics.values()))
+        _upsert(self._session, Artifact, ["job_id", "name"], list(self._artifacts.values()))
+
+    def _started(self, event: Event, job: Job, attempt: Attempt) -> None:
+        data = event.data
+        attempt.worker = data["worker"]
+        attempt.host = data["host"]
+        attempt.device = data["device"]
+        attempt.started_at = event.time
+        self._session.flush()
+        started = transition(
+            self._session, job, to=S.RUNNING, only_from=frozenset({S.QUEUED}),
+            actor=f"worker:{data['worker']}", reason=f"attempt {event.attempt} started",
+            time=event.time, worker=data["worker"], device=data["device"],
+            started_at=job.started_at or event.time,
+        )  # fmt: skip
+        if not started:
+            self.recorded.refused.add((event.job_id, event.attempt))
+
+    def _progressed(self, event: Event, job: Job, attempt: Attempt) -> None:
+        self._progress[job.id] = event
+
+    def _write_progress(self, job_id: int) -> None:
+        event = self._progress.pop(job_id, None)
+        if event is None:
+            return
+        job = self._jobs[job_id]
+        job.progress = dict(event.data)
+        event_log.drop_superseded_progress(self._session, job_id)
+        self._tell(event, job, "progress", event.data)
+
+    def _measured(self, event: Event, job: Job, attempt: Attempt) -> None:
+        self._write_progress(job.id)
+        epoch, values = int(event.data["epoch"]), dict(event.data["values"])
+        for name, value in values.items():
+            self._metrics[job.id, name, epoch] = {
+                "job_id": job.id,
+                "attempt": event.attempt,
+                "name": name,
+                "epoch": epoch,
+                "step": event.data.get("step"),
+                "value": value,
+                "time": event.time,
+            }
+        job.latest_metrics = {**(job.latest_metrics or {}), **values}
+        if "val_loss" in values:
+            job.loss = values["val_loss"]
+        self._note_best(job, epoch, values)
+        self._tell(event, job, "metrics", {"epoch": epoch, "values": values})
+
+    def _note_best(self, job: Job, epoch: int, values: dict[str, float]) -> None:
+        name = ACCURACY_METRIC[TaskType(job.task_type)]
+        value = values.get(name)
+        if value is None:
+            return
+        if job.best is None or value > job.best["value"]:
+            job.best = {"epoch": epoch, "metric": name, "value": value}
+            job.accuracy = value
+
+    def _logged(self, event: Event, job: Job, attempt: Attempt) -> None:
+        text = "".join(f"{line}\n" for line in event.data["lines"])
+        if attempt.log_size >= MAX_LOG_BYTES:
+            return
+        if attempt.log_size + len(text.encode()) > MAX_LOG_BYTES:
+            text = f"… the log of this attempt is cut here, at {MAX_LOG_BYTES // 2**20} MiB\n"
+            start, attempt.log_size = attempt.log_size, MAX_LOG_BYTES
+        else:
+            start = attempt.log_size
+            attempt.log_size += len(text.encode())
+        self._tell(event, job, "log", {"text": text}, log_start=start)
+
+    def _kept(self, event: Event, job: Job, attempt: Attempt) -> None:
+        data = event.data
+        self._artifacts[job.id, data["name"]] = {
+            "job_id": job.id,
+            "attempt": event.attempt,
+            "name": data["name"],
+            "kind": data["kind"],
+            "size": data["size"],
+            "sha256": data["sha256"],
+            "created_at": event.time,
+        }
+        self._tell(event, job, "artifact", {"name": data["name"], "kind": data["kind"]})
+
+    def _finished(self, event: Event, job: Job, attempt: Attempt) -> None:
+        self._write_progress(job.id)
+        outcome = Outcome(event.data["outcome"])
+        error, result = event.data.get("error"), event.data.get("result")
+        attempt.ended_at = event.time
+        attempt.outcome = str(outcome)
+        attempt.exit_code = event.data.get("exit_code")
+        attempt.reason = error["message"] if error else None
+        self._session.flush()
+        if outcome == Outcome.HANDED_BACK and job.status == S.RUNNING:
+            self._hand_back(event, job)
+            return
+        to = S.CANCELLED if outcome == Outcome.HANDED_BACK else S(outcome)
+        columns: dict[str, Any] = {"completed_at": event.time, "error": error}
+        if result:
+            columns |= _result_columns(result)
+        reason = error["message"] if error else f"attempt {event.attempt} {to}"
+        ended = transition(
+            self._session, job, to=to, actor=f"worker:{attempt.worker}", reason=reason,
+            time=event.time, **columns,
+        )  # fmt: skip
+        if not ended:
+            logger.error("job %s: cannot go from '%s' to '%s'", job.id, job.status, to)
+
+    def _hand_back(self, event: Event, job: Job) -> None:
+        queued = transition(
+            self._session, job, to=S.QUEUED, only_from=frozenset({S.RUNNING}), next_attempt=True,
+            actor=f"worker:{job.worker}", reason="its worker shut down", time=event.time,
+            resume=True, worker=None, device=None,
+        )  # fmt: skip
+        if queued:
+            self.recorded.handed_back.append(job.id)
+
+    def _tell(
+        self, event: Event, job: Job, type: str, data: Any, *, log_start: int | None = None
+    ) -> None:
+        event_log.append(
+            self._session,
+            job_id=job.id,
+            project_id=job.project_id,
+            attempt=event.attempt,
+            type=type,
+            time=event.time,
+            data=data,
+            log_start=log_start,
+        )
+
+
+def _result_columns(result: dict[str, Any]) -> dict[str, Any]:
+    """Return the job's columns that a result fills; a zero is a value, None leaves what is."""
+    names = ("accuracy", "loss", "best", "best_model_path")
+    return {name: result[name] for name in names if result.get(name) is not None}
+
+
+def _upsert(session: Session, model: Any, key: list[str], rows: list[dict[str, Any]]) -> None:
+    """Insert rows, replacing those that have the same key."""
+    if not rows:
+        return
+    table: Table = model.__table__
+    dialect = session.get_bind().dialect.name
+    insert: Any = (postgresql if dialect == "postgresql" else sqlite).insert(table)
+    replaced = {c.name: insert.excluded[c.name] for c in table.columns if c.name in rows[0]}
+    statement: Insert = insert.on_conflict_do_update(
+        index_elements=key, set_={name: v for name, v in replaced.items() if name not in key}
+    )
+    session.execute(statement, rows)

@@ -1,0 +1,45 @@
+"""`python -m workers`: one worker, its settings from the environment."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+from adapters import wire
+from modelyard.settings import SettingsError, load_settings
+
+
+def main() -> int:
+    try:
+        settings = load_settings()
+        logging.basicConfig(
+            level=settings.log_level.upper(),
+            format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        )
+        settings.require_redis()
+        from workers import runtime
+        from workers.app import app
+
+        here = runtime.start(settings)
+    except SettingsError as error:
+        print(f"modelyard worker: {error}", file=sys.stderr)
+        return 2
+    queues = ",".join(wire.queue_name(name) for name in here.frameworks)
+    print(f"worker {here.name}: queues {queues}; devices {', '.join(here.devices)}", flush=True)
+    app.worker_main(
+        [
+            "worker",
+            "--pool=threads",
+            f"--concurrency={here.slots.size}",
+            f"--queues={queues}",
+            f"--hostname={here.name}@%h",
+            f"--loglevel={settings.log_level.upper()}",
+            "--without-mingle",
+            "--without-gossip",
+        ]
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,126 @@
+"""One side thread a worker: renews leases and hears of cancels, fences and revokes."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import redis
+from celery.worker import state as celery_state
+
+from adapters import wire
+from adapters.contract import TrainingJob
+from workers.lease import Lease
+from workers.stopping import CANCEL_MODES, Stop, StopRequest
+
+logger = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.5
+
+
+@dataclass
+class Attempt:
+    """An attempt that this worker trains."""
+
+    job: TrainingJob
+    task_id: str
+    lease: Lease
+    renew_at: float  # by the control's clock
+    device: str
+    stop: StopRequest = field(default_factory=StopRequest)
+    progress: dict[str, object] = field(default_factory=dict)  # the latest, for onlookers
+
+
+class Control:
+    """Knows the attempts of this worker and asks them to stop when they must.
+
+    Polls, because a message that says 'stop' can be missed, and a key cannot.
+    """
+
+    def __init__(
+        self, client: redis.Redis, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._client = client
+        self._clock = clock
+        self._attempts: dict[str, Attempt] = {}
+        self._lock = threading.Lock()
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._loop, name="control", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self._thread.join()
+
+    def add(self, job: TrainingJob, *, task_id: str, lease: Lease, device: str) -> Attempt:
+        renew_at = self._clock() + wire.LEASE_RENEWAL_SECONDS
+        attempt = Attempt(job, task_id, lease, renew_at, device)
+        with self._lock:
+            self._attempts[task_id] = attempt
+        return attempt
+
+    def remove(self, attempt: Attempt) -> None:
+        with self._lock:
+            self._attempts.pop(attempt.task_id, None)
+
+    def attempts(self) -> list[Attempt]:
+        with self._lock:
+            return list(self._attempts.values())
+
+    def find(self, task_id: str) -> Attempt | None:
+        with self._lock:
+            return self._attempts.get(task_id)
+
+    def shut_down(self) -> None:
+        """Ask every attempt for a checkpoint, so that its job can go on elsewhere."""
+        for attempt in self.attempts():
+            attempt.stop.ask(Stop.SHUTDOWN)
+
+    def _loop(self) -> None:
+        redis_answers = True
+        while not self._stopped.wait(POLL_SECONDS):
+            try:
+                self.poll()
+                redis_answers = True
+            except redis.RedisError as error:
+                # Training goes on: the reaper holds still while Redis is away.
+                if redis_answers:
+                    logger.warning("Redis does not answer, training goes on: %s", error)
+                redis_answers = False
+
+    def poll(self) -> None:
+        """Look once. Raises RedisError."""
+        attempts = self.attempts()
+        for attempt in attempts:
+            if attempt.task_id in celery_state.revoked:
+                attempt.stop.ask(Stop.NOW)
+        if not attempts:
+            return
+        keys = [wire.cancel_key(a.job.id) for a in attempts]
+        for attempt, text in zip(attempts, self._client.mget(keys), strict=True):
+            self._hear_cancel(attempt, text)
+        for attempt in attempts:
+            if self._clock() >= attempt.renew_at:
+                self._renew(attempt)
+
+    def _hear_cancel(self, attempt: Attempt, text: bytes | str | None) -> None:
+        if text is None:
+            return
+        number, _, mode = (text.decode() if isinstance(text, bytes) else text).partition(":")
+        if number == str(attempt.job.attempt) and mode in CANCEL_MODES:
+            attempt.stop.ask(CANCEL_MODES[mode])
+
+    def _renew(self, attempt: Attempt) -> None:
+        if attempt.lease.hold():
+            attempt.renew_at = self._clock() + wire.LEASE_RENEWAL_SECONDS
+        else:
+            logger.error(
+                "job %s attempt %s: the lease is lost, its child is killed",
+                attempt.job.id, attempt.job.attempt,
+            )  # fmt: skip
+            attempt.stop.ask(Stop.LOST)

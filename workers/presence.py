@@ -1,0 +1,130 @@
+"""Tells the team that this worker is there, what it is and what it does."""
+
+from __future__ import annotations
+
+import json
+import logging
+import socket
+import threading
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import psutil
+import redis
+
+from adapters import wire
+from modelyard import __version__
+from workers.control import Control
+from workers.devices import device_title, list_gpus
+
+logger = logging.getLogger(__name__)
+
+_PACKAGES = {"timm": ("timm",), "ultralytics": ("ultralytics", "ultralytics-opencv-headless")}
+
+
+def framework_versions(frameworks: Sequence[str]) -> dict[str, str]:
+    """Return the versions of Modelyard, torch and the frameworks, found without importing them."""
+    versions = {"modelyard": __version__}
+    for name in ("torch", *frameworks):
+        for package in _PACKAGES.get(name, (name,)):
+            try:
+                versions[name] = version(package)
+            except PackageNotFoundError:
+                continue
+    return versions
+
+
+class Presence:
+    """Publishes the worker every few seconds; Redis forgets it when it falls silent."""
+
+    def __init__(
+        self,
+        client: redis.Redis,
+        *,
+        name: str,
+        frameworks: Sequence[str],
+        devices: Sequence[str],
+        control: Control,
+    ) -> None:
+        self._client = client
+        self._name = name
+        self._frameworks = list(frameworks)
+        self._devices = list(devices)
+        self._control = control
+        self._versions = framework_versions(frameworks)
+        self._host = socket.gethostname()
+        self._stopped = threading.Event()
+        self._draining = threading.Event()
+        self._thread = threading.Thread(target=self._loop, name="presence", daemon=True)
+
+    @property
+    def draining(self) -> threading.Event:
+        """Set while the worker takes no new job."""
+        return self._draining
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop publishing and be forgotten at once."""
+        self._stopped.set()
+        self._thread.join()
+        try:
+            self._client.delete(wire.worker_key(self._name))
+            self._client.zrem(wire.WORKERS_KEY, self._name)
+        except redis.RedisError as error:
+            logger.warning("Redis will forget this worker by itself: %s", error)
+
+    def _loop(self) -> None:
+        while True:
+            try:
+                self.publish()
+            except redis.RedisError as error:
+                logger.debug("not published: %s", error)
+            if self._stopped.wait(wire.WORKER_HEARTBEAT_SECONDS):
+                return
+
+    def publish(self) -> None:
+        """Publish once. Raises RedisError."""
+        now = datetime.now(UTC)
+        pipe = self._client.pipeline()
+        ttl = int(wire.WORKER_TTL_SECONDS)
+        pipe.set(wire.worker_key(self._name), json.dumps(self.describe(now)), ex=ttl)
+        pipe.zadd(wire.WORKERS_KEY, {self._name: now.timestamp()})
+        pipe.zremrangebyscore(wire.WORKERS_KEY, "-inf", now.timestamp() - 24 * 3600)
+        pipe.execute()
+
+    def describe(self, now: datetime) -> dict[str, Any]:
+        """Return the worker in the API's form."""
+        gpus = list_gpus() if self._devices != ["cpu"] else []
+        attempts = self._control.attempts()
+        memory = psutil.virtual_memory()
+        return {
+            "name": self._name,
+            "host": self._host,
+            "frameworks": self._frameworks,
+            "versions": self._versions,
+            "device": ", ".join(device_title(device, gpus) for device in self._devices),
+            "gpu": [gpu.to_json() for gpu in gpus if f"cuda:{gpu.index}" in self._devices],
+            "slots": len(self._devices),
+            "busy": len(attempts),
+            "jobs": [_brief(attempt) for attempt in attempts],
+            "cpu_percent": psutil.cpu_percent(),
+            "memory_percent": memory.percent,
+            "last_seen": wire.format_time(now),
+            "status": "draining" if self._draining.is_set() else "online",
+        }
+
+
+def _brief(attempt: Any) -> dict[str, Any]:
+    progress = attempt.progress
+    return {
+        "job_id": attempt.job.id,
+        "attempt": attempt.job.attempt,
+        "device": attempt.device,
+        "epoch": progress.get("epoch"),
+        "epochs": attempt.job.epochs,
+        "percent": progress.get("percent"),
+    }

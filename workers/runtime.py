@@ -1,0 +1,116 @@
+"""What one worker process has besides Celery: its devices, its template, its side threads."""
+
+from __future__ import annotations
+
+import logging
+
+import redis
+from redis.backoff import ExponentialBackoff
+from redis.retry import Retry
+
+from adapters import installed_frameworks, known_frameworks
+from modelyard.settings import Settings, SettingsError
+from workers.control import Attempt, Control
+from workers.devices import Slots, choose_devices
+from workers.presence import Presence
+from workers.template import Template
+
+logger = logging.getLogger(__name__)
+
+_current: Runtime | None = None
+
+
+class Runtime:
+    """The parts of a worker that outlive single jobs."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Choose frameworks and devices. Raises SettingsError where the host lacks them."""
+        self.settings = settings
+        self.name = settings.worker_name
+        self.frameworks = choose_frameworks(settings.frameworks)
+        try:
+            self.devices = choose_devices(settings.gpus)
+        except ValueError as error:
+            raise SettingsError(f"MODELYARD_GPUS: {error}") from error
+        self.slots = Slots(self.devices)
+        self.redis = connect(settings.require_redis())
+        self.control = Control(self.redis)
+        self.presence = Presence(
+            self.redis,
+            name=self.name,
+            frameworks=self.frameworks,
+            devices=self.devices,
+            control=self.control,
+        )
+        self.template = Template(self.frameworks, threads=settings.threads)
+        self.shutting_down = False
+
+    def start(self) -> None:
+        self.template.warm_up()
+        self.control.start()
+        self.presence.start()
+
+    def shut_down(self) -> None:
+        """Take nothing new and let what trains write its checkpoint."""
+        self.shutting_down = True
+        self.control.shut_down()
+
+    def stop(self) -> None:
+        """End the side threads; the last thing a worker does."""
+        self.control.stop()
+        self.presence.stop()
+
+
+def start(settings: Settings) -> Runtime:
+    """Make and start this process's runtime."""
+    global _current
+    _current = Runtime(settings)
+    _current.start()
+    return _current
+
+
+def current() -> Runtime:
+    """Return this process's runtime. Raises SettingsError outside a worker."""
+    if _current is None:
+        raise SettingsError("this process is not a worker; start one with: modelyard worker")
+    return _current
+
+
+def find_attempt(task_id: str) -> Attempt | None:
+    """Return the attempt that a Celery task trains here, if it does."""
+    return None if _current is None else _current.control.find(task_id)
+
+
+def choose_frameworks(wanted: tuple[str, ...] | None) -> list[str]:
+    """Return the frameworks to serve. Raises SettingsError where one is unknown or missing."""
+    installed = installed_frameworks()
+    if wanted is None:
+        if not installed:
+            raise SettingsError(
+                "no training framework is installed; install one, for example: "
+                "pip install -r requirements/timm.txt"
+            )
+        return installed
+    for name in wanted:
+        if name not in known_frameworks():
+            known = ", ".join(known_frameworks())
+            raise SettingsError(f"MODELYARD_FRAMEWORKS names '{name}'; known are: {known}")
+        if name not in installed:
+            raise SettingsError(
+                f"MODELYARD_FRAMEWORKS names '{name}', which is not installed here; "
+                f"install it with: pip install -r requirements/{name}.txt"
+            )
+    return list(wanted)
+
+
+def connect(url: str) -> redis.Redis:
+    """Return a client that gives up on a silent connection and tries again."""
+    return redis.Redis.from_url(
+        url,
+        socket_timeout=10,
+        socket_connect_timeout=5,
+        socket_keepalive=True,
+        health_check_interval=10,
+        retry=Retry(ExponentialBackoff(cap=1, base=0.1), 2),
+        retry_on_error=[redis.ConnectionError, redis.TimeoutError],
+    )

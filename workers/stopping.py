@@ -1,0 +1,54 @@
+"""Why and how hard an attempt is to be stopped, shared between those who ask and its supervisor."""
+
+from __future__ import annotations
+
+import threading
+from enum import IntEnum
+
+from adapters.contract import StopReason
+
+
+class Stop(IntEnum):
+    """Requests to stop, each harder than the one before; a later one replaces a softer."""
+
+    AFTER_EPOCH = 1  # cancel, at the end of the epoch
+    SHUTDOWN = 2  # the worker goes away: checkpoint, then back to the queue
+    NOW = 3  # cancel: checkpoint, then end
+    KILL = 4  # cancel without a checkpoint
+    LOST = 5  # the lease is gone: someone else may train, nothing more may be reported
+
+    @property
+    def by_person(self) -> bool:
+        return self in (Stop.AFTER_EPOCH, Stop.NOW, Stop.KILL)
+
+    @property
+    def ends_at_once(self) -> bool:
+        return self >= Stop.KILL
+
+    @property
+    def reason(self) -> StopReason:
+        """What the child is told."""
+        return _REASONS.get(self, StopReason.NOW)
+
+
+_REASONS = {Stop.AFTER_EPOCH: StopReason.AFTER_EPOCH, Stop.SHUTDOWN: StopReason.SHUTDOWN}
+
+# The modes of the API's cancel.
+CANCEL_MODES = {"after_epoch": Stop.AFTER_EPOCH, "now": Stop.NOW, "kill": Stop.KILL}
+
+
+class StopRequest:
+    """The hardest request so far; safe between threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._stop: Stop | None = None
+
+    def ask(self, stop: Stop) -> None:
+        with self._lock:
+            if self._stop is None or stop > self._stop:
+                self._stop = stop
+
+    @property
+    def current(self) -> Stop | None:
+        return self._stop

@@ -1,0 +1,226 @@
+"""One attempt from fork to the last of its processes: relays what the child says, and ends it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any, Protocol
+
+from adapters.contract import ErrorKind, TrainingJob
+from adapters.wire import EventType, Outcome
+from modelyard.process import kill_group
+from workers.log_lines import LogLines
+from workers.stopping import Stop, StopRequest
+from workers.template import SupervisorPipes, Template
+
+logger = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.1
+LOG_INTERVAL_SECONDS = 0.3
+KILL_WAIT_SECONDS = 30.0
+
+
+class EventSink(Protocol):
+    def __call__(self, type: EventType, data: Mapping[str, Any]) -> None:
+        """Take an event of the attempt."""
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How an attempt ended; ``outcome`` is None where nothing may be said (the lease was lost)."""
+
+    outcome: Outcome | None
+    result: Mapping[str, Any] | None = None
+    error: Mapping[str, str] | None = None
+    exit_code: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "outcome": None if self.outcome is None else str(self.outcome),
+            "result": self.result,
+            "error": self.error,
+            "exit_code": self.exit_code,
+        }
+
+
+class Supervisor:
+    """Runs one attempt in a child and reports it to a sink."""
+
+    def __init__(
+        self,
+        job: TrainingJob,
+        *,
+        template: Template,
+        sink: EventSink,
+        stop: StopRequest,
+        cancel_grace_seconds: float,
+        shutdown_grace_seconds: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._job = job
+        self._template = template
+        self._sink = sink
+        self._stop = stop
+        self._grace = {Stop.NOW: cancel_grace_seconds, Stop.SHUTDOWN: shutdown_grace_seconds}
+        self._clock = clock
+        self._log = LogLines()
+        self._log_due = clock()
+        self._asked: Stop | None = None
+        self._kill_at: float | None = None
+        self._final: dict[str, Any] | None = None
+
+    def run(self) -> Ending:
+        """Train and return how it ended, once no process of the attempt is left."""
+        process, pipes = self._template.fork(self._job)
+        assert process.pid is not None
+        try:
+            self._relay_until_exit(process.sentinel, process.pid, pipes)
+            # The child is gone; its loader processes may not be.
+            left = kill_group(process.pid, wait_seconds=KILL_WAIT_SECONDS)
+            if left:
+                logger.error("job %s: processes %s cannot be killed", self._job.id, left)
+            self._drain(pipes)
+            process.join()
+        except BaseException:
+            kill_group(process.pid, wait_seconds=KILL_WAIT_SECONDS)
+            raise
+        finally:
+            pipes.close()
+        ending = self._judge(process.exitcode)
+        if ending.outcome is not None:
+            self._sink(EventType.FINISHED, ending.to_json())
+        return ending
+
+    def _relay_until_exit(self, sentinel: int, pid: int, pipes: SupervisorPipes) -> None:
+        while True:
+            ready = wait([sentinel, pipes.events, pipes.log], timeout=POLL_SECONDS)
+            self._read(pipes, ready)
+            self._pass_on_stop(pid, pipes)
+            self._flush_log()
+            if sentinel in ready:
+                return
+
+    def _read(self, pipes: SupervisorPipes, ready: list[Any]) -> None:
+        if pipes.log in ready:
+            self._read_log(pipes)
+        if pipes.events in ready:
+            try:
+                self._take(json.loads(pipes.events.recv_bytes()))
+            except EOFError:
+                time.sleep(POLL_SECONDS)  # the child is ending; its sentinel follows
+
+    def _read_log(self, pipes: SupervisorPipes) -> bool:
+        try:
+            data = os.read(pipes.log.fileno(), 65536)
+        except BlockingIOError:
+            return False
+        self._log.feed(data)
+        return bool(data)
+
+    def _take(self, message: dict[str, Any]) -> None:
+        type, data = EventType(message["type"]), message["data"]
+        if type == EventType.FINISHED:
+            self._final = data
+            return
+        if self._asked == Stop.LOST:
+            return
+        if type == EventType.ARTIFACT:
+            described = describe_artifact(Path(data["path"]), root=self._job.output_dir)
+            if described is None:
+                return
+            data = {**described, "kind": data["kind"]}
+        self._sink(type, data)
+
+    def _flush_log(self, *, force: bool = False) -> None:
+        if self._clock() < self._log_due and not force:
+            return
+        self._log_due = self._clock() + LOG_INTERVAL_SECONDS
+        lines = self._log.take()
+        if lines and self._asked != Stop.LOST:
+            self._sink(EventType.LOG, {"lines": lines})
+
+    def _pass_on_stop(self, pid: int, pipes: SupervisorPipes) -> None:
+        """Tell the child to stop, and kill its group when it was given its time."""
+        wanted = self._stop.current
+        if wanted is not None and wanted != self._asked:
+            self._asked = wanted
+            if wanted.ends_at_once:
+                self._kill_at = self._clock()
+            else:
+                if wanted in self._grace:
+                    self._kill_at = self._clock() + self._grace[wanted]
+                try:
+                    pipes.requests.send_bytes(wanted.reason.encode())
+                except OSError:
+                    return  # it has just ended
+        if self._kill_at is not None and self._clock() >= self._kill_at:
+            try:
+                os.killpg(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                os.kill(pid, signal.SIGKILL)  # killed before it became leader of its group
+
+    def _drain(self, pipes: SupervisorPipes) -> None:
+        """Read what the child said last."""
+        while pipes.events.poll(0):
+            try:
+                self._take(json.loads(pipes.events.recv_bytes()))
+            except EOFError:
+                break
+        while self._read_log(pipes):
+            pass
+        self._log.finish()
+        self._flush_log(force=True)
+
+    def _judge(self, exit_code: int | None) -> Ending:
+        return judge(self._final, stop=self._asked, exit_code=exit_code)
+
+
+def judge(final: Mapping[str, Any] | None, *, stop: Stop | None, exit_code: int | None) -> Ending:
+    """Return how an attempt ended, from the child's last words, what was asked, and its exit."""
+    result = final.get("result") if final else None
+    error = final.get("error") if final else None
+    if stop == Stop.LOST:
+        return Ending(None, exit_code=exit_code)
+    if result is not None and result["stopped"] is None:
+        return Ending(Outcome.COMPLETED, result=result, exit_code=exit_code)
+    if stop is not None and stop.by_person:
+        return Ending(Outcome.CANCELLED, result=result, exit_code=exit_code)
+    if stop == Stop.SHUTDOWN or (result is not None and result["stopped"] == "shutdown"):
+        return Ending(Outcome.HANDED_BACK, result=result, exit_code=exit_code)
+    return Ending(Outcome.FAILED, error=error or _death(exit_code), exit_code=exit_code)
+
+
+def describe_artifact(path: Path, *, root: Path | None) -> dict[str, Any] | None:
+    """Return name, size and sha256 of a file below the output folder, None where it is gone."""
+    assert root is not None
+    name = path.resolve().relative_to(root.resolve()).as_posix()
+    try:
+        with path.open("rb") as file:  # one open file: a replacement meanwhile does no harm
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            size = os.fstat(file.fileno()).st_size
+    except FileNotFoundError:
+        return None
+    return {"name": name, "size": size, "sha256": digest}
+
+
+def _death(exit_code: int | None) -> dict[str, str]:
+    """Return the error of a child that ended without a word."""
+    message = f"The training process ended with exit code {exit_code} and said nothing"
+    hint = "The log's last lines may tell more."
+    if exit_code is not None and exit_code < 0:
+        name = signal.Signals(-exit_code).name
+        message = f"The training process was killed by {name}"
+        if name == "SIGKILL":
+            hint = (
+                "Often the host ran out of memory: try half the batch size, a smaller image "
+                "size or fewer loader processes."
+            )
+    return {"kind": str(ErrorKind.CHILD_DIED), "message": message, "hint": hint}

@@ -1,0 +1,219 @@
+"""The one training task: from a message to a result, by way of a lease and a child."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import socket
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import redis
+from celery import states
+from celery.app.task import Task
+from celery.exceptions import Ignore
+
+from adapters.contract import DeviceChoice, ErrorKind, TrainingError, TrainingJob
+from adapters.data.roots import resolve_inside
+from adapters.wire import Event, EventType, Outcome, job_folder
+from workers import runtime
+from workers.control import Attempt
+from workers.devices import device_title, list_gpus
+from workers.journal import Journal
+from workers.lease import Lease
+from workers.presence import framework_versions
+from workers.publisher import Publisher
+from workers.supervisor import Ending, Supervisor
+
+logger = logging.getLogger(__name__)
+
+ONLOOKER_INTERVAL_SECONDS = 1.0
+MIN_FREE_BYTES = 512 * 1024 * 1024
+FLUSH_SECONDS = 2.0
+
+
+class TrainingFailed(Exception):
+    """What Celery's result backend keeps of a failed job; the whole error is in the database."""
+
+
+class TrainingTask(Task):
+    """The base of the training task."""
+
+    Request = "workers.request:TrainingRequest"
+
+
+def train(task: Task, message: Mapping[str, Any]) -> dict[str, Any]:
+    """Train the job of a message; the body of the Celery task.
+
+    Returns the result as JSON. Raises TrainingFailed where the attempt failed, and Ignore where
+    it was cancelled, handed back, or is not this worker's to train.
+    """
+    here = runtime.current()
+    job = TrainingJob.from_message(message)
+    lease = Lease(here.redis, job, worker=here.name)
+    if not lease.hold():
+        # Delivered twice, cancelled while it waited, or given up: each is somebody else's now.
+        logger.info("job %s attempt %s: not ours to train", job.id, job.attempt)
+        raise Ignore
+    device = here.slots.take()
+    attempt = here.control.add(job, task_id=task.request.id, lease=lease, device=device)
+    if here.shutting_down:  # it came in the last moment
+        here.control.shut_down()
+    try:
+        ending = AttemptRun(task, attempt, here).run()
+    finally:
+        here.control.remove(attempt)
+        here.slots.give_back(device)
+        _release(lease)
+    return _answer(task, ending)
+
+
+class AttemptRun:
+    """One attempt on this worker: its journal, its publisher, its supervisor."""
+
+    def __init__(self, task: Task, attempt: Attempt, here: runtime.Runtime) -> None:
+        self._task_id = task.request.id
+        self._app = task.app
+        self._celery_hostname = task.request.hostname
+        self._attempt = attempt
+        self._here = here
+        settings = here.settings
+        self._job = attempt.job.placed(
+            output_dir=settings.outputs / job_folder(attempt.job.id),
+            weights_dir=settings.weights,
+            compute_device="cpu" if attempt.job.device == DeviceChoice.CPU else attempt.device,
+        )
+        self._told_onlookers = 0.0
+
+    def run(self) -> Ending:
+        journal = Journal(self._job)
+        publisher = Publisher(
+            self._here.redis,
+            journal.path,
+            start_offset=journal.start_offset,
+            on_published=self._tell_onlookers,
+        )
+
+        def sink(type: EventType, data: Mapping[str, Any]) -> None:
+            if type == EventType.PROGRESS:
+                self._attempt.progress = dict(data)
+            journal.append(type, data)
+            publisher.notify()
+
+        try:
+            return self._train(sink)
+        finally:
+            # A result that Redis has not heard is not lost: this waits while Redis is away.
+            while not publisher.flush(wait_seconds=FLUSH_SECONDS):
+                if self._here.shutting_down:
+                    publisher.give_up()
+                    break
+            journal.close()
+
+    def _train(self, sink: Any) -> Ending:
+        settings = self._here.settings
+        sink(EventType.STARTED, self._introduction())
+        try:
+            self._check()
+        except TrainingError as error:
+            ending = Ending(Outcome.FAILED, error=error.to_json())
+            sink(EventType.FINISHED, ending.to_json())
+            return ending
+        return Supervisor(
+            self._job,
+            template=self._here.template,
+            sink=sink,
+            stop=self._attempt.stop,
+            cancel_grace_seconds=settings.cancel_grace_seconds,
+            shutdown_grace_seconds=settings.shutdown_grace_seconds,
+        ).run()
+
+    def _introduction(self) -> dict[str, Any]:
+        gpus = list_gpus() if self._attempt.device != "cpu" else []
+        return {
+            "worker": self._here.name,
+            "host": socket.gethostname(),
+            "device": device_title(self._job.compute_device, gpus),
+            "versions": framework_versions(self._here.frameworks),
+            "pid": os.getpid(),
+        }
+
+    def _check(self) -> None:
+        """Raise TrainingError for what can be known before a child is started."""
+        check_placed(self._job, data_roots=self._here.settings.data_roots)
+
+    def _tell_onlookers(self, event: Event) -> None:
+        """Show the progress to any Celery client and to Flower, about once a second."""
+        if event.type != EventType.PROGRESS:
+            return
+        if time.monotonic() - self._told_onlookers < ONLOOKER_INTERVAL_SECONDS:
+            return
+        self._told_onlookers = time.monotonic()
+        progress = dict(event.data)
+        try:
+            self._app.backend.store_result(self._task_id, progress, "PROGRESS")
+            with self._app.events.default_dispatcher(hostname=self._celery_hostname) as events:
+                events.send("task-progress", uuid=self._task_id, result=_brief(progress))
+        except (OSError, redis.RedisError) as error:
+            logger.debug("onlookers miss a beat: %s", error)
+
+
+def check_placed(job: TrainingJob, *, data_roots: tuple[Path, ...]) -> None:
+    """Raise TrainingError where this host cannot train the job."""
+    try:
+        resolve_inside(job.dataset_path, data_roots)
+    except Exception as error:
+        raise TrainingError(
+            ErrorKind.DATASET_INVALID,
+            f"The data set is not to be had on this worker: {error}",
+            hint="Mount the data at the same path here, or set MODELYARD_DATA_ROOTS to match.",
+        ) from error
+    if not job.dataset_path.exists():
+        raise TrainingError(
+            ErrorKind.DATASET_INVALID,
+            f"There is no {job.dataset_path} on host {socket.gethostname()}",
+            hint="Mount the data at the same path on every worker host.",
+        )
+    if job.device == DeviceChoice.GPU and job.compute_device == "cpu":
+        raise TrainingError(
+            ErrorKind.DEVICE,
+            f"The job asks for a GPU and worker host {socket.gethostname()} has none",
+            hint="Start a worker on a GPU host, or clone the job with device 'auto'.",
+        )
+    assert job.output_dir is not None
+    free = shutil.disk_usage(job.output_dir).free
+    if free < MIN_FREE_BYTES:
+        raise TrainingError(
+            ErrorKind.DISK_FULL,
+            f"Only {free // 2**20} MiB are free below {job.output_dir}",
+            hint="Free some space on the outputs folder, then resume the job.",
+        )
+
+
+def _answer(task: Task, ending: Ending) -> dict[str, Any]:
+    """Say to Celery's clients what the events say to everyone else."""
+    if ending.outcome == Outcome.COMPLETED:
+        return dict(ending.result or {})
+    if ending.outcome == Outcome.FAILED:
+        raise TrainingFailed((ending.error or {}).get("message", "failed"))
+    status = states.REVOKED if ending.outcome == Outcome.CANCELLED else states.RETRY
+    if ending.outcome is not None:
+        task.update_state(state=status, meta=dict(ending.result or {}))
+    raise Ignore
+
+
+def _brief(progress: Mapping[str, Any]) -> str:
+    text = f"epoch {progress['epoch']}/{progress['epochs']}, {progress['percent']} %"
+    if progress.get("eta_seconds") is not None:
+        text += f", {progress['eta_seconds']:.0f} s left"
+    return text
+
+
+def _release(lease: Lease) -> None:
+    try:
+        lease.release()
+    except redis.RedisError as error:
+        logger.warning("the lease will end by itself: %s", error)
