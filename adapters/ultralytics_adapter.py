@@ -1,0 +1,165 @@
+"""Ultralytics: object detection on a YOLO data set through the library's trainer and callbacks.
+
+A job that stops in the middle of an epoch keeps the checkpoint of the last whole one; resumed, it
+trains the broken epoch again from its beginning. On a CPU it then ends with the same weights as
+if it had never stopped (with ``nbs`` left alone); loader processes of a GPU host draw other
+augmentations. The best epoch is the one with the highest mAP50-95, as the library has it.
+"""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import adapters.ultralytics_offline as offline
+from adapters.contract import Best, ContractError, Reporter, Result, TrainingJob
+from adapters.data import yolo
+from adapters.ultralytics_checkpoint import STATE_KEY
+from adapters.ultralytics_errors import as_training_error
+from adapters.ultralytics_plan import (
+    DATA_YAML,
+    check_job,
+    library_arguments,
+    read_data,
+    read_resume,
+    trim_results,
+    validation_loss,
+)
+from adapters.ultralytics_report import StopNow, TrainerReport
+from adapters.ultralytics_trainer import CheckpointingTrainer, Plan
+from adapters.ultralytics_weights import pretrained_file
+
+_PLOT_SECONDS = 60.0  # the longest wait for a drawing thread
+
+
+class UltralyticsAdapter:
+    """Trains YOLO detectors."""
+
+    framework = "ultralytics"
+
+    def train(self, job: TrainingJob, reporter: Reporter) -> Result:
+        """Train one attempt; see :class:`adapters.contract.Adapter`."""
+        if job.output_dir is None or job.weights_dir is None:
+            raise ContractError(f"job {job.id} has no output_dir: call placed() first")
+        with offline.library_log(reporter.log):
+            try:
+                return _Attempt(job, reporter).run()
+            except Exception as error:
+                known = as_training_error(error, batch_size=job.batch_size)
+                if known is None:
+                    raise
+                raise known from error
+
+
+class _Attempt:
+    """One attempt, from the checked job to its result."""
+
+    def __init__(self, job: TrainingJob, reporter: Reporter) -> None:
+        assert job.output_dir is not None
+        self._job = job
+        self._reporter = reporter
+        self._report = TrainerReport(job, reporter, clock=time.monotonic)
+        self._folder = job.output_dir / "ultralytics"
+        self._model, self._options = check_job(job)
+        self._resume = read_resume(job)
+        self._trainer: CheckpointingTrainer | None = None
+
+    def run(self) -> Result:
+        if self._resume is not None and self._resume["epoch"] + 1 >= self._job.epochs:
+            self._reporter.log("All epochs were trained before the interruption.")
+            return self._result()
+        try:
+            self._train()
+        except StopNow as stop:
+            self._report.stopped = stop.reason
+        finally:
+            if self._trainer is not None:
+                self._trainer.close_loaders()
+            shutil.rmtree(self._view, ignore_errors=True)
+        return self._result()
+
+    def _train(self) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._tell_whether_resumed()
+        self._trainer = trainer = CheckpointingTrainer(self._plan())
+        threads = set(threading.enumerate())
+        with offline.plotting_folder(self._folder):
+            trainer.train()
+            # Pictures are drawn in threads; a file is told of when it is whole.
+            for thread in set(threading.enumerate()) - threads:
+                thread.join(_PLOT_SECONDS)
+        self._tell_files()
+
+    @property
+    def _view(self) -> Any:
+        return self._folder / f"{DATA_YAML.removesuffix('.yaml')}_data"
+
+    def _plan(self) -> Plan:
+        job = self._job
+        data = read_data(job)
+        yolo.write_ultralytics_yaml(data, self._folder / DATA_YAML)
+        weights = None
+        if job.pretrained and self._resume is None:
+            weights = pretrained_file(job, still_wanted=self._report.check_stop)
+        return Plan(
+            model=self._model,
+            data=data,
+            images={split: self._view / "images" / split for split in data.splits},
+            arguments=library_arguments(
+                job, self._options, folder=self._folder, resuming=self._resume is not None
+            ),
+            checkpoints=job.checkpoints_dir,
+            weights=weights,
+            resume=self._resume,
+            callbacks=self._report.callbacks(),
+        )
+
+    def _tell_whether_resumed(self) -> None:
+        if self._resume is not None:
+            epoch = self._resume["epoch"] + 1
+            trim_results(self._folder / "results.csv", epochs=epoch)
+            self._reporter.log(f"Going on from the checkpoint of epoch {epoch}.")
+        elif self._job.resume:
+            self._reporter.log("There is no checkpoint to go on from: the job starts anew.")
+        if (self._job.optimizer or "").lower() == "auto":
+            rate = self._job.learning_rate
+            self._reporter.log(f"Optimizer 'auto' picks a learning rate itself, not {rate:g}.")
+
+    def _tell_files(self) -> None:
+        for name in ("args.yaml", DATA_YAML):
+            self._reporter.artifact(self._folder / name, kind="config")
+        self._reporter.artifact(self._folder / "results.csv", kind="table")
+        for plot in sorted((*self._folder.glob("*.png"), *self._folder.glob("*.jpg"))):
+            self._reporter.artifact(plot, kind="plot")
+
+    def _result(self) -> Result:
+        trainer, checkpoints = self._trainer, self._job.checkpoints_dir
+        best, completed, loss = _standing(self._resume)
+        if trainer is not None and trainer.epochs_completed > completed:
+            best, completed = trainer.best_epoch, trainer.epochs_completed
+            loss = self._report.val_loss
+        last_path, best_path = checkpoints / "last.pt", checkpoints / "best.pt"
+        return Result(
+            epochs_completed=completed,
+            stopped=self._report.stopped,
+            accuracy=None if best is None else best.value,
+            loss=loss,
+            best=best,
+            best_model_path=str(best_path) if completed and best_path.is_file() else None,
+            last_checkpoint_path=str(last_path) if completed and last_path.is_file() else None,
+        )
+
+
+def _standing(resume: Mapping[str, Any] | None) -> tuple[Best | None, int, float | None]:
+    """Return the best epoch, the epochs done and the loss that a checkpoint tells of."""
+    if resume is None:
+        return None, 0, None
+    best = resume[STATE_KEY]["best"]
+    return (
+        Best(**best) if best else None,
+        resume["epoch"] + 1,
+        validation_loss(resume["train_metrics"]),
+    )

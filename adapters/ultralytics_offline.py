@@ -1,0 +1,138 @@
+"""Ultralytics, imported so that it stays on this machine and writes nothing of its own.
+
+Left to itself the library looks names up at import, keeps settings in the home folder, sends
+usage events, uploads to its platform, fetches fonts and weights, installs packages with pip and
+unpickles whatever a checkpoint holds. Every module here that uses Ultralytics imports this one
+first; what it changes is changed for the whole process.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+# Before Ultralytics, which sets OMP_NUM_THREADS=1 for libraries that load after it.
+import torch
+
+_ENVIRONMENT = {
+    "YOLO_OFFLINE": "1",  # no look-up of host names at import, no usage events
+    "YOLO_AUTOINSTALL": "0",  # a missing package is an error, never a call of pip
+    "YOLO_VERBOSE": "0",  # no progress bars; reporting() decides what is logged
+    "ULTRALYTICS_SAFE_LOAD": "1",  # checkpoints rebuild known model classes only
+}
+_TEMPORARY = ("YOLO_CONFIG_DIR", "OMP_NUM_THREADS")
+
+# GPUs whose float16 arithmetic gives NaN losses; the list is Ultralytics' own (check_amp).
+_BROKEN_HALF = re.compile(
+    r"(nvidia|geforce|quadro|tesla).*?(1660|1650|1630|t400|t550|t600|t1000|t1200|t2000|k40m)",
+    re.IGNORECASE,
+)
+
+
+def _import_library() -> None:
+    """Import the library with its settings in a folder that is gone afterwards."""
+    os.environ.update(_ENVIRONMENT)
+    before = {name: os.environ.get(name) for name in _TEMPORARY}
+    with tempfile.TemporaryDirectory(prefix="modelyard-") as scratch:
+        os.environ["YOLO_CONFIG_DIR"] = scratch
+        try:
+            import ultralytics.models.yolo.detect  # noqa: F401
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    os.environ.pop(name, None)
+                else:
+                    os.environ[name] = value
+
+
+def _close_doors() -> None:
+    """Replace what would reach out, also where something else imported the library first."""
+    from ultralytics.data import utils as data_utils
+    from ultralytics.engine import trainer
+    from ultralytics.nn import tasks
+    from ultralytics.utils import SETTINGS, callbacks, checks, plotting
+
+    SETTINGS._save = _do_nothing  # settings stay in memory
+    for name, value in SETTINGS.items():
+        if value is True:  # sync, and every integration that a package would switch on
+            SETTINGS.update({name: False})
+    callbacks.add_integration_callbacks = _do_nothing  # events, the platform, trackers
+    checks.AUTOINSTALL = False
+    tasks.SAFE_LOAD = True
+    trainer.check_amp = half_precision_works  # the library's own fetches weights to compare
+    for module in (checks, data_utils, plotting):
+        module.check_font = _packaged_font
+
+
+def _do_nothing(*_: Any, **__: Any) -> None:
+    """Stand where Ultralytics would reach out of this process."""
+
+
+def _packaged_font(font: str = "") -> str:
+    """Return a font that matplotlib brings, in place of one that Ultralytics would fetch."""
+    import matplotlib
+
+    return str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf")
+
+
+def half_precision_works(model: torch.nn.Module) -> bool:
+    """Return whether the model's device trains in float16, judged by the device's name."""
+    device = next(model.parameters()).device
+    return device.type == "cuda" and not _BROKEN_HALF.search(torch.cuda.get_device_name(device))
+
+
+class _LineHandler(logging.Handler):
+    """Passes the library's lines on, without colours and without its tables and banners."""
+
+    _KEPT = ("Transferred", "Class weights")
+
+    def __init__(self, write: Callable[[str], None]) -> None:
+        super().__init__(logging.INFO)
+        self._write = write
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.levelno >= logging.WARNING or record.getMessage().startswith(self._KEPT)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from ultralytics.utils import remove_colorstr
+
+        for line in remove_colorstr(record.getMessage()).splitlines():
+            if line.strip():
+                self._write(line.rstrip())
+
+
+@contextmanager
+def library_log(write: Callable[[str], None]) -> Iterator[None]:
+    """Give what Ultralytics has to say to ``write``, a line at a time."""
+    logger = logging.getLogger("ultralytics")
+    handlers, level = logger.handlers[:], logger.level
+    logger.handlers[:] = [_LineHandler(write)]
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.handlers[:] = handlers
+        logger.setLevel(level)
+
+
+@contextmanager
+def plotting_folder(parent: Path) -> Iterator[None]:
+    """Let matplotlib, when it is imported here for the first time, keep its cache below parent."""
+    with tempfile.TemporaryDirectory(prefix=".plots-", dir=parent) as scratch:
+        before = os.environ.get("MPLCONFIGDIR")
+        os.environ.setdefault("MPLCONFIGDIR", scratch)
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ["MPLCONFIGDIR"]
+
+
+_import_library()
+_close_doors()

@@ -1,0 +1,155 @@
+"""What an Ultralytics trainer tells through its callbacks, in the words of the contract."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from adapters.contract import AdapterError, Reporter, StopReason, TrainingJob
+
+_METRICS = {
+    "metrics/precision(B)": "precision",
+    "metrics/recall(B)": "recall",
+    "metrics/mAP50(B)": "map50",
+    "metrics/mAP50-95(B)": "map50_95",
+}
+
+
+class StopNow(AdapterError):
+    """Leaves the training loop between two batches; never leaves the adapter."""
+
+    def __init__(self, reason: StopReason) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
+
+
+class TrainerReport:
+    """Follows one training: progress and stops at every batch, metrics once an epoch."""
+
+    def __init__(self, job: TrainingJob, reporter: Reporter, *, clock: Callable[[], float]) -> None:
+        self._job = job
+        self._reporter = reporter
+        self._clock = clock
+        self.stopped: StopReason | None = None
+        self.val_loss: float | None = None
+        self._step = self._val_step = 0
+        self._images = 0
+        self._started = 0.0
+        self._rate: float | None = None
+
+    def callbacks(self) -> dict[str, Callable[[Any], None]]:
+        """Return the functions that a trainer is to call, by event."""
+        return {
+            "on_train_start": lambda trainer: trainer.restore_randomness(),
+            "on_train_epoch_start": self._epoch_started,
+            "on_train_batch_end": self._batch_trained,
+            "on_train_epoch_end": self._epoch_trained,
+            "on_val_batch_end": self._batch_validated,
+            "on_epoch_metrics": self._epoch_measured,
+            "on_model_save": self._saved,
+            "on_fit_epoch_end": self._epoch_ended,
+        }
+
+    def check_stop(self) -> None:
+        """Raise StopNow where the child is to end before the epoch does."""
+        reason = self._reporter.should_stop()
+        if reason in (StopReason.NOW, StopReason.SHUTDOWN):
+            raise StopNow(reason)
+
+    def _epoch_started(self, trainer: Any) -> None:
+        # Out of memory is told with its remedy; the library would go on with half the batch size,
+        # which is another job than was asked for. It does so only below three retries.
+        trainer._oom_retries = 3
+        self._epoch = trainer.epoch + 1
+        self._step = self._val_step = self._images = 0
+        self._rate = None
+        self._started = self._clock()
+        self._tell_progress(trainer)
+
+    def _batch_trained(self, trainer: Any) -> None:
+        self._step += 1
+        self._images += trainer.train_loader.batch_size
+        self._rate = self._images / max(self._clock() - self._started, 1e-9)
+        self._tell_progress(trainer)
+        self.check_stop()
+
+    def _tell_progress(self, trainer: Any) -> None:
+        self._reporter.progress(
+            epoch=trainer.epoch + 1,
+            step=self._step,
+            steps=len(trainer.train_loader),
+            images_per_second=self._rate,
+        )
+
+    def _epoch_trained(self, trainer: Any) -> None:
+        images = len(trainer.train_loader.dataset)
+        self._rate = images / max(self._clock() - self._started, 1e-9)
+        ends = trainer.epoch + 1 >= trainer.epochs or trainer.stopper.possible_stop
+        wanted = self._job.hyperparameters.get("plots", True)
+        trainer.validator.args.plots = wanted and (ends or self._leaves_after_epoch())
+
+    def _batch_validated(self, validator: Any) -> None:
+        self._val_step += 1
+        self._reporter.progress(
+            epoch=self._epoch,
+            step=self._val_step,
+            steps=len(validator.dataloader),
+            phase="val",
+        )
+        self.check_stop()
+
+    def _epoch_measured(self, trainer: Any) -> None:
+        values = self._values(trainer)
+        self.val_loss = values.get("val_loss")
+        self._reporter.metrics(epoch=trainer.epoch + 1, values=values)
+        self._reporter.log(_line(trainer.epoch + 1, trainer.epochs, values))
+
+    def _values(self, trainer: Any) -> dict[str, float]:
+        train = {f"train_{name}": float(value) for name, value in trainer.tloss.items()}
+        val = {
+            f"val_{name.removeprefix('val/')}": float(value)
+            for name, value in trainer.metrics.items()
+            if name.startswith("val/")
+        }
+        return {
+            **train,
+            "train_loss": sum(train.values()),
+            **val,
+            "val_loss": sum(val.values()),
+            **{ours: float(trainer.metrics[theirs]) for theirs, ours in _METRICS.items()},
+            "learning_rate": _learning_rate(trainer.optimizer),
+            "images_per_second": self._rate or 0.0,
+        }
+
+    def _saved(self, trainer: Any) -> None:
+        if trainer.best_epoch is not None and trainer.best_epoch.epoch == trainer.epoch + 1:
+            self._reporter.artifact(trainer.best, kind="checkpoint")
+        self._reporter.artifact(trainer.last, kind="checkpoint")
+
+    def _epoch_ended(self, trainer: Any) -> None:
+        reason = self._reporter.should_stop()
+        if reason is not None and trainer.epoch + 1 < trainer.epochs:
+            self.stopped = reason
+            trainer.stop = True
+
+    def _leaves_after_epoch(self) -> bool:
+        return self._reporter.should_stop() == StopReason.AFTER_EPOCH
+
+
+def _learning_rate(optimizer: Any) -> float:
+    """Return the rate that most weights are trained with; MuSGD trains the head's with thrice."""
+    return min(
+        float(group["lr"])
+        for group in optimizer.param_groups
+        if group.get("param_group") == "weight"
+    )
+
+
+def _line(epoch: int, epochs: int, values: Mapping[str, float]) -> str:
+    return (
+        f"epoch {epoch}/{epochs}: train_loss {values['train_loss']:.4g}, "
+        f"val_loss {values['val_loss']:.4g}, precision {values['precision']:.3f}, "
+        f"recall {values['recall']:.3f}, mAP50 {values['map50']:.4f}, "
+        f"mAP50-95 {values['map50_95']:.4f}, lr {values['learning_rate']:.3g}, "
+        f"{values['images_per_second']:.0f} images/s"
+    )

@@ -1,0 +1,186 @@
+"""Ultralytics' detection trainer with our checkpoints, data and weights in place of its own.
+
+The training loop, losses, optimizers, schedules, augmentation and validation are the library's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import adapters.ultralytics_offline  # noqa: F401
+from adapters.contract import Best, ErrorKind, TrainingError
+from adapters.data.yolo import YoloData
+from adapters.ultralytics_checkpoint import (
+    STATE_KEY,
+    inference_content,
+    resumable_content,
+    set_loader_state,
+    set_random_states,
+    write_checkpoint,
+)
+from adapters.ultralytics_models import PackagedModel
+from adapters.ultralytics_weights import load_pretrained
+
+# isort: split
+from ultralytics.models.yolo.detect import DetectionTrainer
+from ultralytics.utils import IterableSimpleNamespace
+from ultralytics.utils.callbacks import get_default_callbacks
+from ultralytics.utils.torch_utils import unwrap_model
+
+EPOCH_METRICS = "on_epoch_metrics"  # our callback: an epoch is measured, not yet in a checkpoint
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a trainer is to train, and where it puts what."""
+
+    model: PackagedModel
+    data: YoloData
+    images: Mapping[str, Path]  # folder of each split, labels beside it as Ultralytics wants them
+    arguments: Mapping[str, Any]  # Ultralytics' own
+    checkpoints: Path
+    weights: Path | None = None  # pretrained weights to begin with
+    resume: Mapping[str, Any] | None = None  # a checkpoint to go on from
+    callbacks: Mapping[str, Callable[[Any], None]] = field(default_factory=dict)
+
+
+class CheckpointingTrainer(DetectionTrainer):  # type: ignore[misc]
+    """Trains as planned; ``best`` and ``epochs_completed`` tell how far it is."""
+
+    args: IterableSimpleNamespace
+    wdir: Path
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self.best_epoch: Best | None = None
+        self.epochs_completed = 0
+        callbacks = get_default_callbacks()
+        for event, callback in plan.callbacks.items():
+            callbacks[event].append(callback)
+        super().__init__(overrides=dict(plan.arguments), _callbacks=callbacks)
+        self.wdir.rmdir()  # the library's own folder for checkpoints
+        self.wdir = plan.checkpoints
+        self.last, self.best = self.wdir / "last.pt", self.wdir / "best.pt"
+
+    def check_resume(self, overrides: dict[str, Any]) -> None:
+        """Take the arguments from the job, never from a checkpoint."""
+        self.resume = self._plan.resume is not None
+
+    def get_dataset(self) -> dict[str, Any]:
+        """Return the checked data set; no file that a user wrote is read as YAML or run."""
+        names = ("item",) if self.args.single_cls else self._plan.data.names
+        return {
+            "path": str(self._plan.data.path),
+            **{split: str(folder) for split, folder in self._plan.images.items()},
+            "nc": len(names),
+            "names": dict(enumerate(names)),
+            "channels": 3,
+            "yaml_file": self.args.data,
+        }
+
+    def build_dataset(self, img_path: str, mode: str = "train", batch: int | None = None) -> Any:
+        """Return the library's dataset of a split, or say what is wrong with the data."""
+        try:
+            return super().build_dataset(img_path, mode, batch)
+        except (FileNotFoundError, ValueError, RuntimeError) as error:
+            message = f"The data set's split '{mode}' cannot be trained on: {error}"
+            hint = "Look at the problems on the data set's page, mend them and check it again."
+            raise TrainingError(ErrorKind.DATASET_INVALID, message, hint=hint) from error
+
+    def setup_model(self) -> Mapping[str, Any] | None:
+        """Build the packaged architecture, with pretrained weights where the job wants them."""
+        model = self.get_model(cfg=self._plan.model.config(), verbose=False)
+        if self._plan.weights is not None and not self.resume:
+            model.load(load_pretrained(self._plan.weights, model))
+        self.model = model
+        return self._plan.resume
+
+    def resume_training(self, ckpt: Mapping[str, Any] | None) -> None:
+        """Go on where a checkpoint ends, with the model and the best epoch as they were."""
+        super().resume_training(ckpt)
+        if ckpt is None:
+            return
+        state = ckpt[STATE_KEY]
+        unwrap_model(self.model).load_state_dict(state["model"])
+        self.epochs_completed = self.start_epoch
+        self.best_epoch = Best(**state["best"]) if state["best"] else None
+
+    def restore_randomness(self) -> None:
+        """Put random states and loader where they were; called when nothing draws any more."""
+        if self._plan.resume is not None:
+            state = self._plan.resume[STATE_KEY]
+            set_loader_state(self.train_loader, state["loader"])
+            set_random_states(state["random"], self.device)
+
+    def _close_dataloader_mosaic(self) -> None:
+        """Switch mosaic off, in its epoch or, resumed later than that, once more."""
+        super()._close_dataloader_mosaic()
+        resumed_later = self.epoch == self.start_epoch > self.epochs - self.args.close_mosaic
+        if self._plan.resume is None or not resumed_later:
+            return
+        loader, state = self.train_loader, self._plan.resume[STATE_KEY]["loader"]
+
+        def reset() -> None:
+            # The library resets the loader next; before the stop it had done so epochs ago.
+            type(loader).reset(loader)
+            set_loader_state(loader, state)
+
+        loader.reset = reset
+
+    def save_model(self) -> bool:
+        """Report the epoch's metrics, then write last.pt, and best.pt where it is the best.
+
+        In this order a kill in between repeats the epoch; the other order would lose its metrics.
+        """
+        self._mend_average()
+        self.epochs_completed = self.epoch + 1
+        is_best = self.best_fitness == self.fitness
+        if is_best:
+            value = float(self.metrics["metrics/mAP50(B)"])
+            self.best_epoch = Best(epoch=self.epoch + 1, metric="map50", value=value)
+        self.run_callbacks(EPOCH_METRICS)
+        if is_best:
+            write_checkpoint(inference_content(self), self.best)
+        best = self.best_epoch.to_json() if self.best_epoch else None
+        write_checkpoint(resumable_content(self, {"best": best}), self.last)
+        return True
+
+    def _mend_average(self) -> None:
+        """Take from the model what a passing NaN has spoilt in its average for good."""
+        own = unwrap_model(self.model).state_dict()
+        for name, average in self.ema.ema.state_dict().items():
+            if not torch.isfinite(average).all() and torch.isfinite(own[name]).all():
+                average.copy_(own[name])
+
+    def _handle_nan_recovery(self, epoch: int) -> bool:
+        """Go back to the last checkpoint as the library does, or fail where there is none."""
+        try:
+            recovered: bool = super()._handle_nan_recovery(epoch)
+        except RuntimeError as error:
+            raise nan_loss(epoch + 1) from error
+        if not recovered and self.loss is not None and not torch.isfinite(self.loss):
+            raise nan_loss(epoch + 1)
+        return recovered
+
+    def final_eval(self) -> None:
+        """Leave the checkpoints as they are: each epoch was validated, best.pt is written."""
+
+    def close_loaders(self) -> None:
+        """End the loader processes, also after a stop or an error in the middle of an epoch."""
+        for name in ("train_loader", "test_loader"):
+            loader = getattr(self, name, None)
+            if loader is not None:
+                loader.close()
+
+
+def nan_loss(epoch: int) -> TrainingError:
+    """Return the error of a loss that is no number and stays so."""
+    hint = "Clone the job with a smaller learning rate, or with precision fp32."
+    return TrainingError(
+        ErrorKind.NAN_LOSS, f"The loss is no longer a number in epoch {epoch}.", hint=hint
+    )
