@@ -1,4 +1,4 @@
-# ruff: noqa: PTH
+# ruff: noqa: PTH112, PTH113, PTH114, PTH118
 # os.path and not pathlib: it answers False where pathlib raises (a name too long), and is faster.
 """Listing the files of a data set without leaving it."""
 

@@ -23,7 +23,7 @@ from adapters.data.files import (
     subfolders,
     warning,
 )
-from adapters.data.roots import real_paths
+from adapters.data.roots import printable, real_paths, unreadable_as_dataset_error
 
 SPLIT_FOLDERS = {
     "train": "train",
@@ -63,9 +63,14 @@ def scan(path: Path, *, roots: Sequence[Path] = ()) -> ImageFolder:
 
     Raises DatasetError where there is no image folder at all.
     """
-    base = Path(os.path.realpath(path))
+    with unreadable_as_dataset_error(path):
+        return _scan(Path(os.path.realpath(path)), roots)
+
+
+def _scan(base: Path, roots: Sequence[Path]) -> ImageFolder:
+    shown = printable(str(base))
     if not base.is_dir():
-        raise DatasetError(f"'{path}' is not a folder")
+        raise DatasetError(f"'{shown}' is not a folder")
     allowed = real_paths([base, *roots])
     folders, rest = subfolders(base, base=base, allowed=allowed)
     problems = list(rest.problems)
@@ -78,7 +83,7 @@ def scan(path: Path, *, roots: Sequence[Path] = ()) -> ImageFolder:
         found = _split_classes(_read_classes(folders, base, allowed, problems))
     if not any(found.values()):
         raise DatasetError(
-            f"no class folders in '{path}'; an image folder has train/<class>/… and val/<class>/…"
+            f"no class folders in '{shown}'; an image folder has train/<class>/… and val/<class>/…"
         )
     classes = sorted({name for split in found.values() for name in split}, key=natural_key)
     problems += _missing_parts(found, classes)

@@ -1,11 +1,12 @@
-# ruff: noqa: PTH
+# ruff: noqa: PTH110, PTH117, PTH118
 # os.path and not pathlib: it answers False where pathlib raises (a name too long), and is faster.
 """Keeping what a user names inside the folders that an administrator allowed."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from adapters.data.description import DatasetError
@@ -47,6 +48,16 @@ def real_paths(folders: Sequence[Path]) -> tuple[str, ...]:
 def is_inside(real: str, real_roots: Sequence[str]) -> bool:
     """Tell whether a real path is one of the real roots or lies below one."""
     return any(real == root or real.startswith(root.rstrip("/") + "/") for root in real_roots)
+
+
+@contextmanager
+def unreadable_as_dataset_error(path: Path) -> Iterator[None]:
+    """Turn what the file system refuses while a data set is read into a DatasetError."""
+    try:
+        yield
+    except OSError as failure:
+        reason = failure.strerror or "the file system refuses"
+        raise DatasetError(f"'{printable(str(path))}' cannot be read: {reason}") from failure
 
 
 def is_path(text: str) -> bool:

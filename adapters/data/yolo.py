@@ -1,4 +1,4 @@
-# ruff: noqa: PTH
+# ruff: noqa: PTH112, PTH113, PTH114, PTH117, PTH118
 # os.path and not pathlib: it answers False where pathlib raises (a name too long), and is faster.
 """Reading a YOLO data set: its data.yaml, the images of its splits and where their labels lie."""
 
@@ -14,7 +14,13 @@ from pathlib import Path
 from adapters.contract import TaskType
 from adapters.data.description import DatasetError, Problem, Severity
 from adapters.data.files import IMAGE_SUFFIXES, error, list_images, relative_name, warning
-from adapters.data.roots import OutsideRoots, is_inside, printable, real_paths
+from adapters.data.roots import (
+    OutsideRoots,
+    is_inside,
+    printable,
+    real_paths,
+    unreadable_as_dataset_error,
+)
 from adapters.data.yolo_export import write_ultralytics_yaml
 from adapters.data.yolo_labels import detect_task, label_path, labels_outside
 from adapters.data.yolo_yaml import YoloYaml, find_yaml, read_yaml
@@ -33,7 +39,7 @@ class YoloData:
     path: Path  # the folder that problems name files relative to
     yaml_path: Path
     names: tuple[str, ...]
-    splits: dict[str, list[Path]]  # train, val, test: images; label() tells where their labels lie
+    splits: dict[str, list[Path]]  # train, val, test: images; see find_label()
     task_type: TaskType
     keypoints: tuple[int, int] | None  # number and dimensions, of a pose data set
     allowed: tuple[str, ...]  # real folders that the data set may reach into
@@ -42,6 +48,12 @@ class YoloData:
     def label(self, image: Path) -> Path:
         """Return where the label of an image lies, whether or not there is one."""
         return label_path(image, self.allowed)
+
+    def find_label(self, image: Path) -> Path | None:
+        """Return the label of an image, or None where there is none that may be read."""
+        path = self.label(image)
+        real = os.path.realpath(path)
+        return path if is_inside(real, self.allowed) and os.path.isfile(real) else None
 
 
 def read(path: Path, *, roots: Sequence[Path] = ()) -> YoloData:
@@ -63,7 +75,11 @@ def scan(path: Path, *, roots: Sequence[Path] = ()) -> YoloData:
     Raises DatasetError where the yaml cannot be read, OutsideRoots where it names a place that
     is not allowed.
     """
-    given = Path(os.path.realpath(path))
+    with unreadable_as_dataset_error(path):
+        return _scan(Path(os.path.realpath(path)), roots)
+
+
+def _scan(given: Path, roots: Sequence[Path]) -> YoloData:
     yaml_path = find_yaml(given)
     base = given if given.is_dir() else given.parent
     allowed = real_paths([base, *roots])

@@ -51,8 +51,8 @@ def _link_split(data: YoloData, split: str, view: Path) -> None:
     for i, image in enumerate(data.splits[split]):
         stem = _link_stem(i, image)
         (images_dir / f"{stem}{image.suffix.lower()}").symlink_to(image.resolve())
-        label = data.label(image)
-        if label.is_file():
+        label = data.find_label(image)
+        if label is not None:
             (labels_dir / f"{stem}.txt").symlink_to(label.resolve())
 
 

@@ -1,4 +1,4 @@
-# ruff: noqa: PTH
+# ruff: noqa: PTH114, PTH118
 # os.path and not pathlib: it answers False where pathlib raises (a name too long), and is faster.
 """Finding and checking the label files of a YOLO data set, line by line."""
 

@@ -1,0 +1,218 @@
+"""Describing a data set: what it is, what it holds, and everything that is wrong with it.
+
+:func:`describe` opens every file and keeps two cores busy, for minutes where the data set is
+large. A server calls :func:`adapters.data.apart.describe_apart` instead, which does the same in
+another process.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
+from pathlib import Path
+from typing import TypeVar
+
+from adapters.contract import DatasetFormat, TaskType
+from adapters.data import imagefolder, yolo
+from adapters.data.description import DatasetError, Description, Problem
+from adapters.data.files import error, relative_name, warning
+from adapters.data.fingerprint import Fingerprint
+from adapters.data.images import CheckedFile, check_image
+from adapters.data.problems import ProblemList
+from adapters.data.roots import is_inside, printable, unreadable_as_dataset_error
+from adapters.data.yolo_check import CheckedLabel, LabelRules, check_label
+from adapters.data.yolo_yaml import find_yaml, looks_like_yolo
+
+TASKS_OF_FORMAT: dict[DatasetFormat, tuple[TaskType, ...]] = {
+    DatasetFormat.IMAGEFOLDER: (TaskType.IMAGE_CLASSIFICATION,),
+    DatasetFormat.YOLO: (
+        TaskType.OBJECT_DETECTION,
+        TaskType.INSTANCE_SEGMENTATION,
+        TaskType.POSE_ESTIMATION,
+        TaskType.ORIENTED_DETECTION,
+    ),
+}
+_SMALLEST_YOLO_SIDE = 10  # pixels; Ultralytics leaves out smaller images
+_T = TypeVar("_T")
+_R = TypeVar("_R")
+
+
+def describe(
+    path: Path,
+    *,
+    format: DatasetFormat | None = None,
+    task_type: TaskType | None = None,
+    roots: Sequence[Path] = (),
+    workers: int | None = None,
+) -> Description:
+    """Look at every file of a data set, with ``workers`` threads (default: one a core).
+
+    Splits and links must stay in the data set's folder or in ``roots``. Raises DatasetError where
+    nothing can be read there, or not as the format or for the task that was asked for; a data set
+    that can be read but is wrong has problems instead.
+    """
+    with unreadable_as_dataset_error(path):
+        return _describe(
+            path,
+            chosen=format or detect_format(path),
+            task_type=task_type,
+            roots=roots,
+            threads=workers or os.cpu_count() or 1,
+        )
+
+
+def _describe(
+    path: Path,
+    *,
+    chosen: DatasetFormat,
+    task_type: TaskType | None,
+    roots: Sequence[Path],
+    threads: int,
+) -> Description:
+    tasks = TASKS_OF_FORMAT.get(chosen)
+    if tasks is None:
+        raise DatasetError(f"data sets of the format '{chosen}' cannot be read by this version")
+    if task_type is not None and task_type not in tasks:
+        listed = " or ".join(tasks)
+        raise DatasetError(f"a data set of the format '{chosen}' is for {listed}, not {task_type}")
+    if chosen == DatasetFormat.IMAGEFOLDER:
+        return _describe_imagefolder(imagefolder.scan(path, roots=roots), threads=threads)
+    data = yolo.scan(path, roots=roots)
+    return _describe_yolo(data, task_type=task_type or data.task_type, threads=threads)
+
+
+def detect_format(path: Path) -> DatasetFormat:
+    """Tell the format of a data set by its names. Raises DatasetError where none fits."""
+    shown = printable(str(path))
+    if path.suffix.lower() in (".yaml", ".yml") and path.is_file():
+        return DatasetFormat.YOLO
+    if not path.is_dir():
+        raise DatasetError(f"'{shown}' is not a folder")
+    try:
+        if looks_like_yolo(find_yaml(path)):
+            return DatasetFormat.YOLO
+    except DatasetError:  # no yaml, or several: then it is no YOLO data set, or cannot be told
+        pass
+    folders = {entry.name.lower() for entry in path.iterdir() if entry.is_dir()}
+    if {"images", "labels"} <= folders:
+        raise DatasetError(f"'{shown}' has images and labels but no data.yaml, which names classes")
+    if "annotations" in folders and any((path / "annotations").glob("*.json")):
+        raise DatasetError(f"'{shown}' looks like coco, which this version cannot read")
+    if not folders:
+        raise DatasetError(f"'{shown}' has no class folders and no data.yaml")
+    return DatasetFormat.IMAGEFOLDER
+
+
+def _describe_imagefolder(data: imagefolder.ImageFolder, *, threads: int) -> Description:
+    problems = ProblemList(data.problems)
+    fingerprint = Fingerprint(data.path)
+    fingerprint.add("imagefolder", *data.classes)
+
+    def check(image: Path) -> CheckedFile:
+        return check_image(image, base=data.path)
+
+    for split, items in data.splits.items():
+        images = [image for image, _ in items]
+        for (image, label), checked in zip(items, _map(check, images, threads), strict=True):
+            problems.extend(checked.problems)
+            fingerprint.add(split, image, str(label), checked.sha256)
+    return Description(
+        path=data.path,
+        format=DatasetFormat.IMAGEFOLDER,
+        task_type=TaskType.IMAGE_CLASSIFICATION,
+        classes=data.classes,
+        splits={split: len(items) for split, items in data.splits.items()},
+        problems=problems.result(),
+        fingerprint=fingerprint.result(),
+    )
+
+
+def _describe_yolo(data: yolo.YoloData, *, task_type: TaskType, threads: int) -> Description:
+    problems = ProblemList(data.problems)
+    fingerprint = Fingerprint(data.path)
+    fingerprint.add("yolo", *data.names)
+    if task_type == TaskType.POSE_ESTIMATION and data.keypoints is None:
+        raise DatasetError(
+            f"'{data.yaml_path.name}' lacks 'kpt_shape', which pose estimation needs"
+        )
+    keypoints = data.keypoints if task_type == TaskType.POSE_ESTIMATION else None
+    rules = LabelRules(len(data.names), task_type, keypoints)
+
+    def check(image: Path) -> tuple[CheckedFile, CheckedLabel | None]:
+        checked = check_image(image, base=data.path, smallest_side=_SMALLEST_YOLO_SIDE)
+        label = data.find_label(image)
+        if label is None:
+            return checked, None
+        return checked, check_label(label, base=data.path, rules=rules)
+
+    objects: dict[str, Counter[int]] = {split: Counter() for split in data.splits}
+    for split, images in data.splits.items():
+        for image, (checked, label) in zip(images, _map(check, images, threads), strict=True):
+            problems.extend(checked.problems)
+            fingerprint.add(split, image, checked.sha256, label.sha256 if label else "")
+            if label is None:
+                problems.extend([_without_label(image, data)])
+            else:
+                objects[split] += label.objects
+                problems.extend(label.problems)
+    problems.extend(_without_objects(data, objects))
+    problems.extend(_labels_without_image(data))
+    return Description(
+        path=data.path,
+        format=DatasetFormat.YOLO,
+        task_type=task_type,
+        classes=data.names,
+        splits={split: len(images) for split, images in data.splits.items()},
+        problems=problems.result(),
+        fingerprint=fingerprint.result(),
+    )
+
+
+def _map(check: Callable[[_T], _R], items: Sequence[_T], threads: int) -> Iterator[_R]:
+    """Yield check(item) of all items in their order. Decoding and hashing let other threads run."""
+    if threads == 1:
+        yield from map(check, items)
+        return
+    with ThreadPoolExecutor(threads, thread_name_prefix="describe") as pool:
+        # In pieces, so that a million images do not wait as a million futures.
+        for start in range(0, len(items), 1024):
+            yield from pool.map(check, items[start : start + 1024])
+
+
+def _without_label(image: Path, data: yolo.YoloData) -> Problem:
+    name = relative_name(image, data.path)
+    expected = relative_name(data.label(image), data.path)
+    message = f"'{name}' has no label '{expected}' and counts as background"
+    return warning("image_without_label", message, file=name)
+
+
+def _without_objects(data: yolo.YoloData, objects: dict[str, Counter[int]]) -> Iterator[Problem]:
+    for split in ("train", "val"):
+        if data.splits.get(split) and not objects[split]:
+            message = f"no image of '{split}' has a good label; labels/ must mirror images/"
+            yield error("no_labels", message)
+    if objects.get("train"):
+        for number, name in enumerate(data.names):
+            if not objects["train"][number]:
+                message = f"class {number} ('{name}') has no object in 'train'"
+                yield warning("class_without_objects", message)
+
+
+def _labels_without_image(data: yolo.YoloData) -> Iterator[Problem]:
+    """Warn of .txt files in the folders of labels that belong to no image, listed or not."""
+    images = chain.from_iterable(data.splits.values())
+    folders = {data.label(image).parent: image.parent for image in images}
+    for labels, image_folder in sorted(folders.items()):
+        if labels == image_folder:
+            continue  # a folder of both holds lists and notes, too
+        if not labels.is_dir() or not is_inside(os.path.realpath(labels), data.allowed):
+            continue
+        stems = {entry.stem for entry in image_folder.iterdir()}
+        for label in sorted(labels.glob("*.txt")):
+            if label.stem not in stems and label.name != "classes.txt":
+                name = relative_name(label, data.path)
+                message = f"'{name}' is the label of no image"
+                yield warning("label_without_image", message, file=name)

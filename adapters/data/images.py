@@ -1,0 +1,113 @@
+"""Checking that an image can be decoded to its last row, and hashing it on the way."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+
+from adapters.data.description import Problem
+from adapters.data.files import error, relative_name, warning
+from adapters.data.roots import printable
+
+# The decoders a data set may reach. Others of Pillow start programs (EPS) or parse documents.
+_SUFFIXES_OF_FORMAT = {
+    "PNG": (".png",),
+    "JPEG": (".jpg", ".jpeg"),
+    "MPO": (".jpg", ".jpeg", ".mpo"),
+    "BMP": (".bmp",),
+    "WEBP": (".webp",),
+    "TIFF": (".tif", ".tiff"),
+    "GIF": (".gif",),
+    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
+}
+_FORMATS = tuple(_SUFFIXES_OF_FORMAT)
+MAX_IMAGE_BYTES = 512 * 1024 * 1024
+MAX_IMAGE_PIXELS = 80_000_000  # just below where Pillow warns of a decompression bomb
+_TOO_LARGE = (Image.DecompressionBombError, Image.DecompressionBombWarning)
+
+
+@dataclass(frozen=True)
+class CheckedFile:
+    """What checking a file told: a hash of its content and what is wrong with it."""
+
+    sha256: str
+    problems: tuple[Problem, ...] = ()
+
+
+class FileUnreadable(Exception):
+    """A file cannot be read; the message is the reason, as the end of a sentence."""
+
+
+def check_image(path: Path, *, base: Path, smallest_side: int = 1) -> CheckedFile:
+    """Read and decode an image. Problems name it relative to ``base``; nothing is raised."""
+    name = relative_name(path, base)
+    try:
+        content = read_limited(path, limit=MAX_IMAGE_BYTES)
+    except FileUnreadable as failure:
+        message = f"'{name}' cannot be read: {failure}"
+        return CheckedFile("", (error("unreadable_image", message, file=name),))
+    sha256 = hashlib.sha256(content).hexdigest()
+    try:
+        problems = _decode(content, name=name, suffix=path.suffix.lower(), smallest=smallest_side)
+    except _TOO_LARGE:
+        problems = [_too_large(name)]
+    except Exception as failure:  # on hostile bytes decoders raise anything, from IndexError on
+        message = f"'{name}' cannot be read as an image: {_reason(failure, content)}"
+        problems = [error("unreadable_image", message, file=name)]
+    return CheckedFile(sha256, tuple(problems))
+
+
+def read_limited(path: Path, *, limit: int) -> bytes:
+    """Return the content of a file. Raises FileUnreadable, also where it is larger or no file."""
+    try:
+        # Non-blocking, and looked at once it is open: a pipe would wait for ever for a writer.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        with os.fdopen(descriptor, "rb") as file:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise FileUnreadable("it is not a file")
+            if status.st_size > limit:
+                raise FileUnreadable(f"it has more than {limit // 1024} kB")
+            return file.read(limit)
+    except OSError as failure:
+        raise FileUnreadable(failure.strerror or "the file system refuses") from failure
+
+
+def _decode(content: bytes, *, name: str, suffix: str, smallest: int) -> list[Problem]:
+    with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+        width, height = image.size
+        if width * height > MAX_IMAGE_PIXELS:
+            return [_too_large(name)]
+        # A JPEG is decoded at an eighth of its size: all of its data is read, in half the time.
+        image.draft(image.mode, (max(1, width // 8), max(1, height // 8)))
+        image.load()
+        found = image.format or ""
+    problems = []
+    if suffix not in _SUFFIXES_OF_FORMAT.get(found, ()):
+        right = _SUFFIXES_OF_FORMAT[found][0]
+        message = f"'{name}' is a {found} by its content; let its name end in {right}"
+        problems.append(warning("wrong_extension", message, file=name))
+    if min(width, height) < smallest:
+        message = f"'{name}' has {width} × {height} pixels; below {smallest} a side it is left out"
+        problems.append(warning("image_too_small", message, file=name))
+    return problems
+
+
+def _too_large(name: str) -> Problem:
+    megapixels = MAX_IMAGE_PIXELS // 1_000_000
+    message = f"'{name}' has more than {megapixels} million pixels; make it smaller"
+    return error("image_too_large", message, file=name)
+
+
+def _reason(failure: Exception, content: bytes) -> str:
+    if not content:
+        return "it is empty"
+    if isinstance(failure, UnidentifiedImageError):  # its message holds an address of memory
+        return "it is no image of a known format"
+    return printable(str(failure))[:200] or type(failure).__name__
