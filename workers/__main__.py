@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import sys
 
+import click
+
 from adapters import wire
 from modelyard.settings import SettingsError, load_settings
 
@@ -22,10 +24,10 @@ def main() -> int:
 
         here = runtime.start(settings)
     except SettingsError as error:
-        print(f"modelyard worker: {error}", file=sys.stderr)
+        click.echo(f"modelyard worker: {error}", err=True)
         return 2
     queues = ",".join(wire.queue_name(name) for name in here.frameworks)
-    print(f"worker {here.name}: queues {queues}; devices {', '.join(here.devices)}", flush=True)
+    click.echo(f"worker {here.name}: queues {queues}; devices {', '.join(here.devices)}")
     app.worker_main(
         [
             "worker",

@@ -40,9 +40,7 @@ class Control:
     Polls, because a message that says 'stop' can be missed, and a key cannot.
     """
 
-    def __init__(
-        self, client: redis.Redis, *, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, client: redis.Redis, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._client = client
         self._clock = clock
         self._attempts: dict[str, Attempt] = {}
@@ -101,9 +99,12 @@ class Control:
                 attempt.stop.ask(Stop.NOW)
         if not attempts:
             return
-        keys = [wire.cancel_key(a.job.id) for a in attempts]
-        for attempt, text in zip(attempts, self._client.mget(keys), strict=True):
-            self._hear_cancel(attempt, text)
+        cancels = self._client.mget([wire.cancel_key(a.job.id) for a in attempts])
+        fences = self._client.mget([wire.fence_key(a.job.id) for a in attempts])
+        for attempt, cancel, fence in zip(attempts, cancels, fences, strict=True):
+            self._hear_cancel(attempt, cancel)
+            if fence is not None and int(fence) > attempt.job.attempt:
+                attempt.stop.ask(Stop.LOST)  # given up, or cancelled just as it was taken
         for attempt in attempts:
             if self._clock() >= attempt.renew_at:
                 self._renew(attempt)

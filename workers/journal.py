@@ -25,7 +25,7 @@ class Journal:
         self._job = job
         self._seq = 0
         self._lock = threading.Lock()
-        self._file = open(self.path, "ab")  # noqa: SIM115 - closed in close()
+        self._file = self.path.open("ab")
         self.start_offset = self._file.tell()  # earlier attempts lie before it
 
     def append(self, type: EventType, data: Mapping[str, Any]) -> Event:

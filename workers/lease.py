@@ -53,5 +53,5 @@ class Lease:
 
     def release(self) -> None:
         """Give it back at the attempt's end, where it is still ours. Raises RedisError."""
-        arguments = [self._attempt, self._token, wire.FENCE_TTL_SECONDS]
+        arguments: list[int | str] = [self._attempt, self._token, wire.FENCE_TTL_SECONDS]
         self._release(keys=self._keys, args=arguments)

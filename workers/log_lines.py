@@ -38,7 +38,7 @@ class LogLines:
         self._rest = b""
 
     def take(self) -> list[str]:
-        """Return the lines since the last call; of a flood, the first and how many were left out."""
+        """Return the lines since the last call; of a flood its beginning, and how many followed."""
         lines, self._lines = self._lines, []
         if self._omitted:
             lines.append(f"… {self._omitted} lines left out: more than can be kept at once")

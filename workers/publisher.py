@@ -102,4 +102,3 @@ class Publisher:
         self._offset += sum(len(line) for line in lines)
         for line in lines:
             self._on_published(Event.from_json(line))
-

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -77,7 +78,7 @@ class PipeReporter:
         self._send(EventType.ARTIFACT, {"path": str(path), "kind": kind})
 
     def log(self, line: str) -> None:
-        print(line, flush=True)  # stdout is the log; the order with the library's lines is kept
+        sys.stdout.write(f"{line}\n")  # stdout is the log, so the library's lines keep their order
 
     def should_stop(self) -> StopReason | None:
         return self._stop

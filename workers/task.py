@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import socket
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import redis
@@ -16,14 +14,14 @@ from celery import states
 from celery.app.task import Task
 from celery.exceptions import Ignore
 
-from adapters.contract import DeviceChoice, ErrorKind, TrainingError, TrainingJob
-from adapters.data.roots import resolve_inside
+from adapters.contract import DeviceChoice, TrainingError, TrainingJob
 from adapters.wire import Event, EventType, Outcome, job_folder
 from workers import runtime
 from workers.control import Attempt
 from workers.devices import device_title, list_gpus
 from workers.journal import Journal
 from workers.lease import Lease
+from workers.placement import check_placed
 from workers.presence import framework_versions
 from workers.publisher import Publisher
 from workers.supervisor import Ending, Supervisor
@@ -31,7 +29,6 @@ from workers.supervisor import Ending, Supervisor
 logger = logging.getLogger(__name__)
 
 ONLOOKER_INTERVAL_SECONDS = 1.0
-MIN_FREE_BYTES = 512 * 1024 * 1024
 FLUSH_SECONDS = 2.0
 
 
@@ -159,38 +156,6 @@ class AttemptRun:
                 events.send("task-progress", uuid=self._task_id, result=_brief(progress))
         except (OSError, redis.RedisError) as error:
             logger.debug("onlookers miss a beat: %s", error)
-
-
-def check_placed(job: TrainingJob, *, data_roots: tuple[Path, ...]) -> None:
-    """Raise TrainingError where this host cannot train the job."""
-    try:
-        resolve_inside(job.dataset_path, data_roots)
-    except Exception as error:
-        raise TrainingError(
-            ErrorKind.DATASET_INVALID,
-            f"The data set is not to be had on this worker: {error}",
-            hint="Mount the data at the same path here, or set MODELYARD_DATA_ROOTS to match.",
-        ) from error
-    if not job.dataset_path.exists():
-        raise TrainingError(
-            ErrorKind.DATASET_INVALID,
-            f"There is no {job.dataset_path} on host {socket.gethostname()}",
-            hint="Mount the data at the same path on every worker host.",
-        )
-    if job.device == DeviceChoice.GPU and job.compute_device == "cpu":
-        raise TrainingError(
-            ErrorKind.DEVICE,
-            f"The job asks for a GPU and worker host {socket.gethostname()} has none",
-            hint="Start a worker on a GPU host, or clone the job with device 'auto'.",
-        )
-    assert job.output_dir is not None
-    free = shutil.disk_usage(job.output_dir).free
-    if free < MIN_FREE_BYTES:
-        raise TrainingError(
-            ErrorKind.DISK_FULL,
-            f"Only {free // 2**20} MiB are free below {job.output_dir}",
-            hint="Free some space on the outputs folder, then resume the job.",
-        )
 
 
 def _answer(task: Task, ending: Ending) -> dict[str, Any]:

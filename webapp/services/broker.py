@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, cast
 
 import redis
 from celery import Celery
@@ -73,7 +73,7 @@ def workers() -> list[dict[str, Any]]:
         return []
     client = redis_client()
     try:
-        names = client.zrange(wire.WORKERS_KEY, 0, -1)
+        names = cast(list[str], client.zrange(wire.WORKERS_KEY, 0, -1))
         published = client.mget([wire.worker_key(name) for name in names]) if names else []
         draining = client.mget([wire.drain_key(name) for name in names]) if names else []
     except redis.RedisError as error:

@@ -38,7 +38,9 @@ class CeleryExecutor:
 
     def start(self, job: Job) -> None:
         try:
-            broker.redis_client().set(wire.fence_key(job.id), job.attempt, ex=wire.FENCE_TTL_SECONDS)
+            broker.redis_client().set(
+                wire.fence_key(job.id), job.attempt, ex=wire.FENCE_TTL_SECONDS
+            )
         except redis.RedisError as error:
             raise Unavailable(f"The broker cannot be reached ({type(error).__name__})") from error
         broker.send(
@@ -117,3 +119,17 @@ def training_job(job: Job) -> TrainingJob:
         hyperparameters=job.hyperparameters,
         resume=job.resume,
     )
+
+
+def refuse_attempt(job_id: int, attempt: int) -> None:
+    """Raise the fence over an attempt that trains though it is over; its worker kills it."""
+    keys = [wire.fence_key(job_id)]
+    script = broker.redis_client().register_script(_RAISE_FENCE)
+    script(keys=keys, args=[attempt + 1, wire.FENCE_TTL_SECONDS])
+
+
+_RAISE_FENCE = """
+if tonumber(redis.call('GET', KEYS[1]) or '0') < tonumber(ARGV[1]) then
+  redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
+end
+"""

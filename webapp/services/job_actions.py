@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 from enum import StrEnum
+from typing import Any
 
 from sqlalchemy import update
 from sqlalchemy.orm import Session
 
-from webapp.extensions import db
+from webapp.extensions import changed_rows, db
 from webapp.models import Attempt, Job, JobStatus
 from webapp.models.columns import utc_now
 from webapp.services.errors import Refused, Unavailable
@@ -92,20 +93,22 @@ def _harden(session: Session, job: Job, mode: CancelMode) -> bool:
     """Let a job that is already cancelling stop harder."""
     if job.status != S.CANCELLING or not mode.stronger_than(job.cancel_mode):
         return False
-    changed = session.execute(
+    changed = changed_rows(
+        session,
         update(Job)
         .where(Job.id == job.id, Job.status == S.CANCELLING, Job.attempt == job.attempt)
-        .values(cancel_mode=str(mode))
+        .values(cancel_mode=str(mode)),
     )
     session.refresh(job)
-    return changed.rowcount == 1
+    return changed == 1
 
 
 def _enqueue(job: Job, *, only_from: JobStatus, actor: str, reason: str, resume: bool) -> None:
     executor = get_executor()
     executor.healthy()
     session = db.session()
-    before = {"error": job.error, "completed_at": job.completed_at, "queued_at": job.queued_at}
+    kept = ("error", "completed_at", "queued_at")
+    before: dict[str, Any] = {name: getattr(job, name) for name in kept}
     changed = transition(
         session, job, to=S.QUEUED, only_from=frozenset({only_from}), next_attempt=True,
         actor=actor, reason=reason, queued_at=utc_now(), completed_at=None, error=None,
@@ -126,3 +129,14 @@ def _enqueue(job: Job, *, only_from: JobStatus, actor: str, reason: str, resume:
             close_attempt(session, job, outcome="not_sent", reason=reason)
         session.commit()
         raise
+
+
+def send_handed_back(job_id: int) -> None:
+    """Send a job that its worker handed back; where Redis is away, the reaper sends it later."""
+    job = db.session.get(Job, job_id, populate_existing=True)
+    if job is None or job.status != S.QUEUED:
+        return
+    try:
+        get_executor().start(job)
+    except Unavailable:
+        logger.warning("job %s waits for the broker's return", job_id)

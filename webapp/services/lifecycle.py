@@ -17,6 +17,7 @@ from typing import Any
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
+from webapp.extensions import changed_rows
 from webapp.models import Attempt, Job, JobStatus, StatusChange
 from webapp.models.columns import utc_now
 from webapp.services import event_log
@@ -65,14 +66,14 @@ def transition(
         session.refresh(job)
         return False
     number = expected + 1 if next_attempt else expected
-    changed = session.execute(
+    changed = changed_rows(
+        session,
         update(Job)
         .where(Job.id == job.id, Job.status == current, Job.attempt == expected)
         .values(status=to, attempt=number, **columns),
-        execution_options={"synchronize_session": False},
     )
     session.refresh(job)
-    if changed.rowcount != 1:
+    if changed != 1:
         return False
     previous = JobStatus(current)
     if next_attempt:

@@ -1,0 +1,192 @@
+"""`python -m webapp.recorder`: writes what workers report, and reaps what they leave behind.
+
+Outlives any web process. In `celery` mode it reads the event stream as a consumer group; in
+`subprocess` mode it trains the queued jobs of this host itself (webapp.services.local_runner).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import redis
+from flask import Flask
+from sqlalchemy.exc import OperationalError
+
+from adapters import wire
+from adapters.contract import ContractError
+from adapters.wire import Event
+from modelyard.settings import SettingsError, load_settings
+from webapp import create_app
+from webapp.extensions import db
+from webapp.services.broker import redis_client
+from webapp.services.errors import Unavailable
+from webapp.services.executors import refuse_attempt
+from webapp.services.job_actions import send_handed_back
+from webapp.services.local_runner import LocalRunner
+from webapp.services.reaper import Reaper
+from webapp.services.recorder import record
+
+logger = logging.getLogger(__name__)
+
+BATCH_EVENTS = 500
+BLOCK_MILLISECONDS = 500
+REAP_SECONDS = 3.0
+CLAIM_IDLE_MILLISECONDS = 15_000
+RETRY_SECONDS = 1.0
+
+Entry = tuple[str, dict[str, str]]
+
+
+class StreamRecorder:
+    """Moves events from the Redis stream to the database, and only then acknowledges them."""
+
+    def __init__(self, stop: threading.Event) -> None:
+        self._stop = stop
+        self._name = f"{socket.gethostname()}:{os.getpid()}"
+        self._reaper = Reaper()
+        self._reap_at = 0.0
+        self._group_made = False
+
+    def run(self) -> None:
+        """Record until asked to stop; waits where Redis or the database is away."""
+        while not self._stop.is_set():
+            try:
+                self.step()
+            except (redis.RedisError, Unavailable, OperationalError) as error:
+                logger.warning("recording waits: %s", str(error).splitlines()[0])
+                if not isinstance(error, OperationalError):
+                    self._reaper.redis_was_away()
+                self._group_made = False
+                db.session.rollback()
+                self._stop.wait(RETRY_SECONDS)
+            finally:
+                db.session.remove()
+
+    def step(self) -> None:
+        """Record what is there, or wait a moment for it; reap now and then."""
+        self._make_group()
+        self._record(self._read(block=BLOCK_MILLISECONDS))
+        if time.monotonic() >= self._reap_at:
+            self._reap_at = time.monotonic() + REAP_SECONDS
+            self._reap()
+
+    def _reap(self) -> None:
+        self._claim_orphans()
+        suspects = self._reaper.suspects()
+        # What the suspects said before they fell silent is recorded before they are judged.
+        while entries := self._read(block=None):
+            self._record(entries)
+        self._reaper.give_up(suspects)
+        self._reaper.send_again()
+        self._reaper.repeat_cancels()
+
+    def _make_group(self) -> None:
+        if self._group_made:
+            return
+        try:
+            redis_client().xgroup_create(wire.EVENT_STREAM, wire.RECORDER_GROUP, "0", mkstream=True)
+        except redis.ResponseError as error:
+            if "BUSYGROUP" not in str(error):
+                raise
+        self._group_made = True
+        self._claim_orphans()
+
+    def _claim_orphans(self) -> None:
+        """Take over what another recorder read and never acknowledged."""
+        client: Any = redis_client()
+        start = "0-0"
+        while True:
+            start, entries, *_ = client.xautoclaim(
+                wire.EVENT_STREAM, wire.RECORDER_GROUP, self._name, CLAIM_IDLE_MILLISECONDS,
+                start_id=start, count=BATCH_EVENTS,
+            )  # fmt: skip
+            self._record(entries)
+            if start == "0-0":
+                return
+
+    def _read(self, *, block: int | None) -> list[Entry]:
+        client: Any = redis_client()
+        answer = client.xreadgroup(
+            wire.RECORDER_GROUP, self._name, {wire.EVENT_STREAM: ">"}, count=BATCH_EVENTS,
+            block=block,
+        )  # fmt: skip
+        if not answer:
+            return []
+        [(_, entries)] = answer.items() if isinstance(answer, dict) else answer
+        return list(entries)
+
+    def _record(self, entries: list[Entry]) -> None:
+        if not entries:
+            return
+        events = [event for id, fields in entries if (event := _parse(id, fields)) is not None]
+        self._write(events)
+        ids = [id for id, _ in entries]
+        pipe = redis_client().pipeline()
+        pipe.xack(wire.EVENT_STREAM, wire.RECORDER_GROUP, *ids)
+        pipe.xdel(wire.EVENT_STREAM, *ids)
+        pipe.execute()
+
+    def _write(self, events: list[Event]) -> None:
+        try:
+            recorded = record(events)
+        except OperationalError:
+            raise
+        except Exception:
+            db.session.rollback()
+            if len(events) == 1:
+                # One event must not hold up all others for ever; its job's file still has it.
+                logger.exception("event set aside: %s", events[0].to_json()[:500])
+                return
+            for event in events:
+                self._write([event])
+            return
+        for job_id, attempt in recorded.refused:
+            refuse_attempt(job_id, attempt)
+        for job_id in recorded.handed_back:
+            send_handed_back(job_id)
+
+
+def _parse(id: str, fields: dict[str, str]) -> Event | None:
+    try:
+        return Event.from_json(fields["event"])
+    except (ContractError, KeyError) as error:
+        logger.error("stream entry %s is no event and is dropped: %s", id, error)
+        return None
+
+
+def main() -> int:
+    try:
+        settings = load_settings()
+        app = create_app(settings)
+    except SettingsError as error:
+        sys.stderr.write(f"modelyard recorder: {error}\n")
+        return 2
+    logging.basicConfig(
+        level=settings.log_level.upper(),
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    stop = threading.Event()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, lambda *_: stop.set())
+    _run(app, stop, subprocess_mode=settings.execution_mode == "subprocess")
+    return 0
+
+
+def _run(app: Flask, stop: threading.Event, *, subprocess_mode: bool) -> None:
+    with app.app_context():
+        run: Callable[[], None] = (
+            LocalRunner(stop).run if subprocess_mode else StreamRecorder(stop).run
+        )
+        run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,217 @@
+"""`subprocess` mode: this host's recorder trains the queued jobs itself, with no broker at all.
+
+Each job runs as `python -m workers.train --stdio`, which is the worker's own supervisor and
+child. A lock on a file in the home folder keeps it to one runner.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import queue
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TextIO
+
+from flask import current_app
+from sqlalchemy import select
+from sqlalchemy.exc import OperationalError
+
+from adapters.contract import ContractError
+from adapters.wire import Event
+from modelyard.settings import Settings
+from webapp.extensions import db
+from webapp.models import Job, JobStatus
+from webapp.services.executors import training_job
+from webapp.services.reaper import give_up_attempt
+from webapp.services.recorder import record
+
+logger = logging.getLogger(__name__)
+
+S = JobStatus
+POLL_SECONDS = 0.25
+
+
+class LocalRunner:
+    """Starts a process for each queued job, as many at once as this host has devices."""
+
+    def __init__(self, stop: threading.Event) -> None:
+        self._stop = stop
+        self._settings: Settings = current_app.config["SETTINGS"]
+        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._free = _devices(self._settings)
+        self._running: dict[int, LocalProcess] = {}
+
+    def run(self) -> None:
+        """Train until asked to stop; then let every job write a checkpoint and hand it back."""
+        with _only_runner(self._settings):
+            self._give_up_orphans()
+            while not self._stop.is_set():
+                self._step()
+                self._stop.wait(POLL_SECONDS)
+            for process in self._running.values():
+                process.shut_down()
+            for process in list(self._running.values()):
+                process.wait(self._settings.shutdown_grace_seconds + 5)
+            self._record()
+
+    def _step(self) -> None:
+        try:
+            self._record()
+            self._collect()
+            self._pass_on_cancels()
+            while self._free and (job := _next_queued()) is not None:
+                self._start(job)
+        except OperationalError as error:
+            logger.warning("the database does not answer: %s", str(error).splitlines()[0])
+            db.session.rollback()
+        finally:
+            db.session.remove()
+
+    def _start(self, job: Job) -> None:
+        device = self._free.pop(0)
+        process = LocalProcess(job, device=device, events=self._events)
+        self._running[job.id] = process
+        # Its first event makes the job running; until then nobody else may take it.
+        process.started.wait(timeout=60)
+        self._record()
+
+    def _record(self) -> None:
+        events = []
+        while not self._events.empty():
+            events.append(self._events.get())
+        if not events:
+            return
+        recorded = record(events)
+        for job_id, _ in recorded.refused:
+            if job_id in self._running:
+                self._running[job_id].send("kill")
+
+    def _collect(self) -> None:
+        """Free the devices of processes that have ended."""
+        for job_id, process in list(self._running.items()):
+            if not process.ended():
+                continue
+            del self._running[job_id]
+            self._free.append(process.device)
+            self._record()
+            job = db.session.get(Job, job_id, populate_existing=True)
+            if job is None or job.attempt != process.attempt:
+                continue
+            if job.status in (S.RUNNING, S.CANCELLING):
+                give_up_attempt(job, reason="its process on this host died without a word")
+
+    def _pass_on_cancels(self) -> None:
+        ids = list(self._running)
+        if not ids:
+            return
+        jobs = db.session.scalars(
+            select(Job).where(Job.id.in_(ids)), execution_options={"populate_existing": True}
+        )
+        for job in jobs:
+            process = self._running[job.id]
+            if job.attempt != process.attempt or S(job.status).ended:
+                process.send("kill")
+            elif job.status == S.CANCELLING and job.cancel_mode:
+                process.send(job.cancel_mode)
+
+    def _give_up_orphans(self) -> None:
+        """Requeue what ran when the last runner of this host died: its processes died with it."""
+        statement = select(Job).where(Job.status.in_([S.RUNNING, S.CANCELLING]))
+        for job in list(db.session.scalars(statement)):
+            give_up_attempt(job, reason="the recorder on this host was lost")
+
+
+class LocalProcess:
+    """One `workers.train --stdio` and the thread that reads its events."""
+
+    def __init__(self, job: Job, *, device: str, events: queue.SimpleQueue[Event]) -> None:
+        self.attempt = job.attempt
+        self.device = device
+        self.started = threading.Event()
+        self._sent: str | None = None
+        self._events = events
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "workers.train", "--stdio"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        request = {"job": training_job(job).to_message(), "device": device}
+        self.send(json.dumps(request))
+        assert self._process.stdout is not None
+        self._reader = threading.Thread(
+            target=self._read, args=(self._process.stdout,), name=f"job-{job.id}", daemon=True
+        )
+        self._reader.start()
+
+    def send(self, line: str) -> None:
+        """Write a line to the process, once."""
+        if line == self._sent:
+            return
+        self._sent = line
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(line + "\n")
+            self._process.stdin.flush()
+        except OSError:
+            logger.info("a training process has ended before it could be told '%s'", line[:20])
+
+    def shut_down(self) -> None:
+        self._process.terminate()
+
+    def ended(self) -> bool:
+        """Tell whether the process is gone and all it said was read."""
+        return self._process.poll() is not None and not self._reader.is_alive()
+
+    def wait(self, seconds: float) -> None:
+        try:
+            self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+        self._reader.join(5)
+
+    def _read(self, stdout: TextIO) -> None:
+        for line in stdout:
+            try:
+                self._events.put(Event.from_json(line))
+            except ContractError as error:
+                logger.error("a training process said something strange: %s", error)
+            self.started.set()
+        self.started.set()
+
+
+def _next_queued() -> Job | None:
+    """Return the queued job whose turn it is."""
+    statement = (
+        select(Job)
+        .where(Job.status == S.QUEUED)
+        .order_by(Job.priority.desc(), Job.queued_at, Job.id)
+        .limit(1)
+    )
+    return db.session.scalar(statement, execution_options={"populate_existing": True})
+
+
+def _devices(settings: Settings) -> list[str]:
+    """Return a torch device for each job that may run at once."""
+    if settings.gpus is not None:
+        return [f"cuda:{index}" for index in settings.gpus] or ["cpu"]
+    command = shutil.which("nvidia-smi")
+    if command is None:
+        return ["cpu"]
+    answer = subprocess.run([command, "--list-gpus"], capture_output=True, text=True, check=False)
+    count = sum(line.startswith("GPU ") for line in answer.stdout.splitlines())
+    return [f"cuda:{index}" for index in range(count)] or ["cpu"]
+
+
+@contextmanager
+def _only_runner(settings: Settings) -> Iterator[None]:
+    settings.home.mkdir(parents=True, exist_ok=True)
+    with (settings.home / "runner.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # a second runner stands by until the first is gone
+        yield
