@@ -1,0 +1,101 @@
+"""What can be trained here, and on what."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from adapters import installed_frameworks, known_frameworks
+from modelyard.checks import Finding, ok, problem, warning
+from modelyard.settings import Settings
+from workers.devices import list_gpus
+
+TORCH_SECONDS = 120
+# Each framework's distributions; one of them is enough.
+_DISTRIBUTIONS = {"ultralytics": ("ultralytics", "ultralytics-opencv-headless")}
+
+# In a process of its own: it is slow, may crash, and has no place in this one.
+_PROBE = """
+import json, torch, torchvision
+torchvision.ops.nms(torch.zeros(1, 4), torch.zeros(1), 0.5)
+gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+print(json.dumps({"torch": torch.__version__, "torchvision": torchvision.__version__,
+                  "cuda": torch.version.cuda, "gpus": gpus}))
+"""
+
+
+def installed(settings: Settings) -> Iterator[Finding]:
+    """Look at the frameworks: those that are asked for, or all that are known."""
+    here = installed_frameworks()
+    for name in settings.frameworks or known_frameworks():
+        remedy = f"pip install -r requirements/{name}.txt"
+        if name in here:
+            yield ok(name, _version(name))
+        elif name not in known_frameworks():
+            known = ", ".join(known_frameworks())
+            yield problem(name, "no such framework", remedy=f"MODELYARD_FRAMEWORKS knows: {known}")
+        elif settings.frameworks:
+            yield problem(name, "asked for, but not installed", remedy=remedy)
+        else:
+            yield warning(name, "not installed: its jobs need another worker", remedy=remedy)
+
+
+def torch_and_gpu(settings: Settings) -> Iterator[Finding]:
+    """Look at torch, and whether it sees the GPUs that the driver shows."""
+    if importlib.util.find_spec("torch") is None:
+        return
+    probe = _probe_torch()
+    if isinstance(probe, str):
+        remedy = (
+            "install the pair of requirements/constraints.txt: pip install -r requirements/timm.txt"
+        )
+        yield problem("torch", f"does not work: {probe}", remedy=remedy)
+        return
+    yield ok("torch", f"{probe['torch']} with torchvision {probe['torchvision']}")
+    yield from _gpus(settings, seen_by_torch=probe["gpus"], cuda=probe["cuda"])
+
+
+def _gpus(settings: Settings, *, seen_by_torch: list[str], cuda: str | None) -> Iterator[Finding]:
+    gpus = list_gpus()
+    for index in settings.gpus or ():
+        if index not in [gpu.index for gpu in gpus]:
+            remedy = "set MODELYARD_GPUS to numbers that nvidia-smi shows, or leave it out"
+            yield problem("gpu", f"GPU {index} is not on this host", remedy=remedy)
+    if not gpus:
+        yield ok("gpu", "none: jobs train on the processors")
+    elif not seen_by_torch:
+        build = f"is built for CUDA {cuda}" if cuda else "is built without CUDA"
+        remedy = "update the driver, or install a torch that fits it"
+        yield problem("gpu", f"nvidia-smi shows {len(gpus)}, but torch {build}", remedy=remedy)
+    for gpu in gpus if seen_by_torch else ():
+        used = f"{gpu.memory_used:,} of {gpu.memory:,} MiB in use"
+        yield ok("gpu", f"{gpu.index}: {gpu.name}, {used}")
+
+
+def _probe_torch() -> dict[str, Any] | str:
+    """Return what torch says of itself, or the last line of its failure."""
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", _PROBE],
+            capture_output=True, text=True, timeout=TORCH_SECONDS, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return f"its import took longer than {TORCH_SECONDS} s"
+    if done.returncode != 0:
+        return (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return answer
+
+
+def _version(framework: str) -> str:
+    for distribution in _DISTRIBUTIONS.get(framework, (framework,)):
+        try:
+            return version(distribution)
+        except PackageNotFoundError:
+            continue
+    return "installed"

@@ -1,0 +1,28 @@
+"""`modelyard doctor`."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from modelyard.settings import load_settings
+
+
+@click.command("doctor")
+def doctor_command() -> None:
+    """Check what this machine has, and say what to do about each thing that is missing.
+
+    The exit status is 1 where something will not work.
+    """
+    from modelyard.checks import Level
+    from modelyard.doctor import examine, lines
+
+    problems = 0
+    for finding in examine(load_settings()):
+        problems += finding.level == Level.PROBLEM
+        for line in lines(finding):
+            click.echo(line)
+    if problems:
+        click.echo(f"\n{problems} problem{'s' if problems > 1 else ''} to mend.")
+        sys.exit(1)
