@@ -1,0 +1,1 @@
+"""Training with timm: data, building, the loop, checkpoints. See adapters.timm_adapter."""

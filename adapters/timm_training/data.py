@@ -1,0 +1,197 @@
+"""Images for training: which, in which order, how changed, from any batch of any epoch on."""
+
+from __future__ import annotations
+
+import signal
+import warnings
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from PIL import Image, ImageOps
+from timm.data import create_transform
+from timm.data.loader import PrefetchLoader, fast_collate
+from torch.utils.data import DataLoader, Dataset
+
+from adapters.data.description import DatasetError
+from adapters.schemas.timm import TimmHyperparameters
+from adapters.timm_training.randomness import Stream, derive_seed, seed_everything
+
+
+class SampleKey(NamedTuple):
+    """Names an image and, by the epoch, how it is changed at random."""
+
+    split: str
+    epoch: int
+    number: int  # of the image in its split
+
+
+class Samples(Dataset[tuple[torch.Tensor, int]]):
+    """Images by key, as unsigned bytes (3, H, W), with their class ids."""
+
+    def __init__(
+        self,
+        splits: Mapping[str, Sequence[tuple[Path, int]]],
+        *,
+        transforms: Mapping[str, Any],
+        seed: int,
+    ) -> None:
+        self._splits = splits
+        self._transforms = transforms
+        self._seed = seed
+
+    def __getitem__(self, key: SampleKey) -> tuple[torch.Tensor, int]:
+        path, label = self._splits[key.split][key.number]
+        image = read_image(path)
+        if key.split == "train":
+            seed_everything(derive_seed(self._seed, Stream.SAMPLE, key.epoch, key.number))
+        return self._transforms[key.split](image), label
+
+
+def read_image(path: Path) -> Image.Image:
+    """Read an image as RGB, turned as its camera said.
+
+    Raises DatasetError naming the file where it cannot be read.
+    """
+    try:
+        with warnings.catch_warnings():
+            # Pillow only warns of an image of 90 to 180 megapixels and refuses larger ones.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                turned: Image.Image = ImageOps.exif_transpose(image)
+                return turned.convert("RGB")
+    except MemoryError:
+        raise
+    except Exception as error:
+        # Pillow's decoders raise whatever a damaged file leads them to.
+        raise DatasetError(f"image '{path}' cannot be read: {error}") from error
+
+
+def make_transforms(
+    hyperparameters: TimmHyperparameters, data_config: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return timm's transforms of the splits; normalisation follows on the device."""
+    common = {
+        "input_size": data_config["input_size"],
+        "interpolation": data_config["interpolation"],
+        "mean": data_config["mean"],
+        "use_prefetcher": True,
+    }
+    ratio = hyperparameters.crop_ratio_max
+    auto_augment = hyperparameters.auto_augment
+    train = create_transform(
+        **common,
+        is_training=True,
+        no_aug=not hyperparameters.augment,
+        scale=(hyperparameters.crop_scale_min, 1.0),
+        ratio=(1 / ratio, ratio),
+        hflip=hyperparameters.hflip,
+        vflip=hyperparameters.vflip,
+        color_jitter=hyperparameters.color_jitter or None,
+        auto_augment=None if auto_augment == "none" else auto_augment,
+    )
+    evaluation = create_transform(
+        **common, crop_pct=data_config["crop_pct"], crop_mode=data_config["crop_mode"]
+    )
+    return {"train": train, "val": evaluation}
+
+
+class Order:
+    """Which images are in which batch of which epoch."""
+
+    def __init__(self, *, train_size: int, val_size: int, batch_size: int, seed: int) -> None:
+        self._train_size = train_size
+        self._val_size = val_size
+        self._batch_size = batch_size
+        self._seed = seed
+        # As in timm, the images left over after the last whole batch sit out the epoch, each
+        # epoch others; but a set smaller than one batch is one batch.
+        self.train_steps = max(1, train_size // batch_size)
+        self.train_batch_size = min(batch_size, train_size)
+        self.val_steps = -(-val_size // batch_size)
+
+    def train(self, epoch: int, *, first_step: int = 0) -> list[list[SampleKey]]:
+        """Return the keys of an epoch's batches from a step on."""
+        generator = torch.Generator().manual_seed(derive_seed(self._seed, Stream.ORDER, epoch))
+        order = torch.randperm(self._train_size, generator=generator).tolist()
+        size = self._batch_size
+        return [
+            [SampleKey("train", epoch, index) for index in order[step * size : (step + 1) * size]]
+            for step in range(first_step, self.train_steps)
+        ]
+
+    def val(self) -> list[list[SampleKey]]:
+        """Return the keys of the validation batches."""
+        size = self._batch_size
+        return [
+            [SampleKey("val", 0, index) for index in range(i, min(i + size, self._val_size))]
+            for i in range(0, self._val_size, size)
+        ]
+
+
+class _Batches:
+    """A batch sampler that hands out the batches it was last given."""
+
+    def __init__(self) -> None:
+        self.keys: list[list[SampleKey]] = []
+
+    def __iter__(self) -> Iterator[list[SampleKey]]:
+        return iter(self.keys)
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+class Loader:
+    """Batches on the device, normalised, in a given order.
+
+    timm's create_loader always begins an epoch at its first batch, so the loader is put together
+    here from timm's collation and prefetching and a sampler that can begin anywhere. One set of
+    loader processes serves training and validation, for as long as the job lasts.
+    """
+
+    def __init__(
+        self,
+        samples: Samples,
+        *,
+        workers: int,
+        device: torch.device,
+        data_config: Mapping[str, Any],
+    ) -> None:
+        self._batches = _Batches()
+        loader: DataLoader[tuple[torch.Tensor, int]] = DataLoader(
+            samples,
+            batch_sampler=self._batches,
+            num_workers=workers,
+            collate_fn=fast_collate,
+            persistent_workers=workers > 0,
+            pin_memory=device.type == "cuda",
+            worker_init_fn=_leave_signals_to_the_child,
+        )
+        self._prefetched: PrefetchLoader | None = PrefetchLoader(
+            loader,
+            mean=data_config["mean"],
+            std=data_config["std"],
+            channels=data_config["input_size"][0],
+            device=device,
+            img_dtype=torch.float32,
+        )
+
+    def __call__(
+        self, keys: list[list[SampleKey]]
+    ) -> Generator[tuple[torch.Tensor, torch.Tensor], None, None]:
+        """Yield (images, class ids) of each batch."""
+        if self._prefetched is None:
+            raise RuntimeError("the loader was closed")
+        self._batches.keys = keys
+        yield from self._prefetched
+
+    def close(self) -> None:
+        """End the loader processes."""
+        self._prefetched = None
+
+
+def _leave_signals_to_the_child(_worker_id: int) -> None:
+    """Let Ctrl-C reach the training process only, which ends its loaders in order."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
