@@ -9,6 +9,9 @@ export class ApiError extends Error {
   }
 }
 
+// Instances on one host have cookies of their own names; the page says which.
+const CSRF_COOKIE = document.querySelector('meta[name="csrf-cookie"]').content;
+
 function cookie(name) {
   const entry = document.cookie.split("; ").find((part) => part.startsWith(`${name}=`));
   return entry ? decodeURIComponent(entry.slice(name.length + 1)) : "";
@@ -16,7 +19,7 @@ function cookie(name) {
 
 async function send(method, path, body) {
   const headers = { Accept: "application/json, text/html;q=0.9, text/plain;q=0.8" };
-  if (method !== "GET") headers["X-CSRF-TOKEN"] = cookie("csrf_access_token");
+  if (method !== "GET") headers["X-CSRF-TOKEN"] = cookie(CSRF_COOKIE);
   if (body !== undefined) headers["Content-Type"] = "application/json";
   try {
     return await fetch(path, {
@@ -33,12 +36,9 @@ async function send(method, path, body) {
 let refreshing = null;
 
 // Of several requests that find the login expired, one refreshes it for all.
+// The server exchanges the tokens in the cookies where the access token is over.
 export function refreshSession() {
-  refreshing ??= fetch("/session/refresh", {
-    method: "POST",
-    headers: { "X-CSRF-TOKEN": cookie("csrf_refresh_token") },
-    credentials: "same-origin",
-  })
+  refreshing ??= fetch("/session", { credentials: "same-origin" })
     .then((response) => response.ok)
     .catch(() => false)
     .finally(() => {
@@ -55,7 +55,6 @@ export function goToLogin() {
 async function request(method, path, body) {
   let response = await send(method, path, body);
   if (response.status === 401) {
-    // Another tab may have refreshed already: the second try uses whatever cookies there are now.
     await refreshSession();
     response = await send(method, path, body);
     if (response.status === 401) goToLogin();

@@ -24,6 +24,13 @@ function titleOf(group) {
   return TITLES[group] ?? words.charAt(0).toUpperCase() + words.slice(1);
 }
 
+const newest = (values) => values.findLast((value) => value !== null);
+
+function innerWidth(element) {
+  const style = getComputedStyle(element);
+  return element.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight);
+}
+
 // uPlot draws on a canvas and needs colours, not variables.
 function colour(variable) {
   const probe = document.createElement("i");
@@ -122,37 +129,42 @@ export class Charts {
     box.append(head, body);
     const rank = (name) => (ORDER.includes(name) ? ORDER.indexOf(name) : ORDER.length);
     const after = [...this.charts].filter(([other]) => rank(other) > rank(group));
+    after.sort(([a], [b]) => rank(a) - rank(b));
     this.place.insertBefore(box, after[0]?.[1].box ?? null);
-    this.charts = new Map([...this.charts].sort(([a], [b]) => rank(a) - rank(b)));
     return { box, body };
   }
 
   plot(group, names, data, body) {
     const show = group === "fractions" ? percent : number;
     const axis = { stroke: colour("muted"), grid: { stroke: colour("grid"), width: 1 }, ticks: { show: false }, font: "11px system-ui, sans-serif" };
-    const series = names.map((name, index) => ({
-      label: name,
-      stroke: colour(`series-${(index % SERIES_COLOURS) + 1}`),
-      dash: index >= SERIES_COLOURS ? [6, 4] : undefined,
-      width: 2,
-      spanGaps: true,
-      points: { show: data[0].length < 60, size: 5 },
-      value: (_, value) => show(value),
-    }));
+    const series = names.map((name, index) => this.series(name, index, show));
     const options = {
-      width: body.clientWidth || 400,
+      width: innerWidth(body),
       height: HEIGHT,
       scales: { x: { time: false }, y: { range: { min: { pad: 0.08, soft: 0, mode: 3 }, max: { pad: 0.08 } } } },
       legend: { live: true },
       cursor: { points: { size: 7 }, drag: { x: true, y: false } },
-      series: [{ label: "epoch", value: (_, value) => (value == null ? "–" : String(value)) }, ...series],
+      series: [{ label: "epoch", value: (plot, value) => String(value ?? plot.data[0].at(-1) ?? "–") }, ...series],
       axes: [
-        { ...axis, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000] },
+        { ...axis, size: 30, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000] },
         { ...axis, size: 56, values: (_, ticks) => ticks.map((tick) => (group === "fractions" ? `${+(100 * tick).toFixed(1)} %` : number(tick))) },
       ],
-      hooks: { draw: [(plot) => this.drawMarks(plot)], setCursor: [] },
+      hooks: { draw: [(plot) => this.drawMarks(plot)] },
     };
     return new uPlot(options, data, body);
+  }
+
+  series(name, index, show) {
+    const stroke = colour(`series-${(index % SERIES_COLOURS) + 1}`);
+    return {
+      label: name,
+      stroke,
+      dash: index >= SERIES_COLOURS ? [6, 4] : undefined,
+      width: 2,
+      spanGaps: true,
+      points: { size: 4, fill: stroke },
+      value: (plot, value, at, row) => show(row === null ? newest(plot.data[at]) : value),
+    };
   }
 
   drawMarks(plot) {
@@ -161,6 +173,7 @@ export class Charts {
     ctx.strokeStyle = colour("muted");
     ctx.fillStyle = colour("muted");
     ctx.setLineDash([4, 4]);
+    ctx.textAlign = "left";
     for (const [attempt, epoch] of this.marks) {
       const x = Math.round(plot.valToPos(epoch - 0.5, "x", true));
       if (x < bbox.left || x > bbox.left + bbox.width) continue;
@@ -176,7 +189,7 @@ export class Charts {
   // For those who do not see the canvas: the newest value of each curve, in words.
   describe(chart, group, data) {
     const show = group === "fractions" ? percent : number;
-    const latest = chart.names.map((name, index) => `${name} ${show(data[index + 1].findLast((v) => v !== null))}`);
+    const latest = chart.names.map((name, index) => `${name} ${show(newest(data[index + 1]))}`);
     const canvas = chart.body.querySelector("canvas");
     canvas.setAttribute("role", "img");
     canvas.setAttribute("aria-label", `${titleOf(group)} by epoch. Epoch ${data[0].at(-1)}: ${latest.join(", ")}`);
@@ -193,7 +206,8 @@ export class Charts {
 
   resize() {
     for (const { plot, body } of this.charts.values()) {
-      if (body.clientWidth && body.clientWidth !== plot.width) plot.setSize({ width: body.clientWidth - 24, height: HEIGHT });
+      const width = innerWidth(body);
+      if (width !== plot.width) plot.setSize({ width, height: HEIGHT });
     }
   }
 }

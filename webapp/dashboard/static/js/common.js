@@ -1,6 +1,8 @@
-// On every page: relative times that stay true.
+// On every page: relative times that stay true, and the way out.
 
+import { json } from "./api.js";
 import { ago } from "./format.js";
+import { toast } from "./toast.js";
 
 export function updateTimes(root = document) {
   const now = Date.now();
@@ -10,5 +12,17 @@ export function updateTimes(root = document) {
   }
 }
 
+async function logOut(button) {
+  button.disabled = true;
+  try {
+    await json("POST", "/api/v1/auth/logout");
+    location.assign("/login");
+  } catch (error) {
+    button.disabled = false;
+    toast(error.message, { error: true });
+  }
+}
+
+document.getElementById("logout").addEventListener("click", (event) => logOut(event.currentTarget));
 setInterval(updateTimes, 5000);
 updateTimes();
