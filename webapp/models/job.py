@@ -35,6 +35,8 @@ class Job(Model):
         Index("ix_jobs_project_id_id", "project_id", "id"),
         # The queue's order, and what the reaper looks through.
         Index("ix_jobs_status_queue", "status", "queue", "priority", "queued_at"),
+        # An id is never used twice: Redis's fences and the output folder outlive a deleted job.
+        {"sqlite_autoincrement": True},
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)

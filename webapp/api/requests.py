@@ -1,0 +1,74 @@
+"""Bodies: JSON objects of modest size, or a clear refusal before any view is called."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any, NoReturn
+
+from flask import Flask, request
+from flask.json.provider import DefaultJSONProvider
+from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
+
+from webapp.api.authentication import API
+from webapp.services.errors import Invalid
+
+_METHODS_WITH_BODY = ("POST", "PUT", "PATCH")
+_MAX_DEPTH = 20
+
+
+class StrictJson(DefaultJSONProvider):
+    """JSON without NaN and Infinity, which are none, and with keys in the order they were put."""
+
+    sort_keys = False
+
+    def loads(self, s: str | bytes, **kwargs: Any) -> Any:
+        return super().loads(s, parse_constant=_refuse, parse_float=_finite, **kwargs)
+
+
+def init_app(app: Flask) -> None:
+    app.json = StrictJson(app)
+    app.before_request(_check_body)
+
+
+def _check_body() -> None:
+    """Refuse a body that is too large, not JSON, or not an object."""
+    if not request.path.startswith(API) or request.method not in _METHODS_WITH_BODY:
+        return
+    limit = request.max_content_length
+    if limit is not None and (request.content_length or 0) > limit:
+        raise RequestEntityTooLarge
+    if not request.get_data(cache=True):
+        return
+    if request.mimetype != "application/json":
+        raise UnsupportedMediaType
+    try:
+        body = request.get_json(silent=False)
+        if _depth(body) > _MAX_DEPTH:
+            raise Invalid({"body": ["The body is nested too deeply"]})
+        json.dumps(body, ensure_ascii=False).encode()  # no half of a surrogate pair
+    except Invalid:
+        raise
+    except Exception as error:
+        raise Invalid({"body": ["The body is not valid JSON"]}) from error
+    if not isinstance(body, dict):
+        raise Invalid({"body": ["The body must be a JSON object"]})
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError("a number is too large")
+    return number
+
+
+def _depth(value: Any) -> int:
+    if isinstance(value, dict):
+        return 1 + max((_depth(item) for item in value.values()), default=0)
+    if isinstance(value, list):
+        return 1 + max((_depth(item) for item in value), default=0)
+    return 0

@@ -1,0 +1,1 @@
+"""What goes into and comes out of the API, as pydantic models; the OpenAPI document is theirs."""

@@ -1,0 +1,1 @@
+"""Alembic's migrations; run with ``python -m webapp.manage migrate``."""
