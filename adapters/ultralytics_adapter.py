@@ -11,11 +11,13 @@ from __future__ import annotations
 import shutil
 import threading
 import time
+import traceback
 from collections.abc import Mapping
 from typing import Any
 
 import adapters.ultralytics_offline as offline
-from adapters.contract import Best, ContractError, Reporter, Result, TrainingJob
+from adapters.checkpoints import remove_leftovers
+from adapters.contract import Best, ContractError, ErrorKind, Reporter, Result, TrainingJob
 from adapters.data import yolo
 from adapters.ultralytics_checkpoint import STATE_KEY
 from adapters.ultralytics_errors import as_training_error
@@ -48,10 +50,11 @@ class UltralyticsAdapter:
             try:
                 return _Attempt(job, reporter).run()
             except Exception as error:
-                known = as_training_error(error, batch_size=job.batch_size)
-                if known is None:
-                    raise
-                raise known from error
+                failure = as_training_error(error, job)
+                if failure.kind is ErrorKind.FRAMEWORK:
+                    for line in traceback.format_exc().splitlines():
+                        reporter.log(line)
+                raise failure from error
 
 
 class _Attempt:
@@ -83,6 +86,7 @@ class _Attempt:
 
     def _train(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(self._job.checkpoints_dir)
         self._tell_whether_resumed()
         self._trainer = trainer = CheckpointingTrainer(self._plan())
         threads = set(threading.enumerate())

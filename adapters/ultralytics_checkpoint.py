@@ -8,8 +8,6 @@ Both appear under their names only when they are whole.
 
 from __future__ import annotations
 
-import io
-import os
 import random
 from copy import deepcopy
 from datetime import UTC, datetime
@@ -20,6 +18,7 @@ import numpy as np
 import torch
 
 import adapters.ultralytics_offline  # noqa: F401
+from adapters.checkpoints import write_atomically
 from adapters.contract import ErrorKind, TrainingError
 from adapters.ultralytics_weights import load_checkpoint_file
 
@@ -33,18 +32,7 @@ _NOTICE = "AGPL-3.0 License (https://ultralytics.com/license)"
 
 def write_checkpoint(content: dict[str, Any], path: Path) -> None:
     """Write a checkpoint so that its name stands for a whole file at every moment."""
-    buffer = io.BytesIO()  # in memory first: a full disk is then an OSError that says so
-    torch.save(content, buffer)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(buffer.getbuffer())
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_atomically(path, lambda stream: torch.save(content, stream))
 
 
 def read_state(path: Path) -> dict[str, Any]:
@@ -156,9 +144,6 @@ def loader_state(loader: Any) -> dict[str, Any]:
 
 def set_loader_state(loader: Any, state: dict[str, Any]) -> None:
     """Put a new training loader into the place of an old one."""
-    if not loader.num_workers:
-        # An iterator draws from the generator when it is made: make it first.
-        loader.iterator = loader._get_iterator()
-        for index in state["mosaic_buffer"]:
-            loader.dataset.load_image(index)  # mosaic takes its images from the latest loaded
+    for index in state["mosaic_buffer"]:
+        loader.dataset.load_image(index)  # mosaic takes its images from the latest loaded
     loader.generator.set_state(state["generator"].cpu())

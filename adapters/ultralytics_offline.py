@@ -53,6 +53,7 @@ def _import_library() -> None:
 
 def _close_doors() -> None:
     """Replace what would reach out, also where something else imported the library first."""
+    from ultralytics import utils
     from ultralytics.data import utils as data_utils
     from ultralytics.engine import trainer
     from ultralytics.nn import tasks
@@ -64,6 +65,7 @@ def _close_doors() -> None:
             SETTINGS.update({name: False})
     callbacks.add_integration_callbacks = _do_nothing  # events, the platform, trackers
     checks.AUTOINSTALL = False
+    utils.VERBOSE = False  # progress bars
     tasks.SAFE_LOAD = True
     trainer.check_amp = half_precision_works  # the library's own fetches weights to compare
     for module in (checks, data_utils, plotting):

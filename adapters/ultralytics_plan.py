@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import os
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
+from adapters.checkpoints import write_atomically
 from adapters.contract import DatasetFormat, ErrorKind, TaskType, TrainingError, TrainingJob
 from adapters.data import yolo
 from adapters.data.description import DatasetError
@@ -120,10 +121,9 @@ def trim_results(path: Path, *, epochs: int) -> None:
     with path.open(encoding="utf-8", newline="") as file:
         head, *rows = list(csv.reader(file)) or [[]]
     kept = [row for row in rows if row and row[0].strip().isdigit() and int(row[0]) <= epochs]
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows([head, *kept])
-    temporary.replace(path)
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([head, *kept])
+    write_atomically(path, lambda stream: stream.write(text.getvalue().encode()))
 
 
 def validation_loss(metrics: Mapping[str, float]) -> float | None:

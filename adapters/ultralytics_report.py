@@ -60,6 +60,7 @@ class TrainerReport:
         # Out of memory is told with its remedy; the library would go on with half the batch size,
         # which is another job than was asked for. It does so only below three retries.
         trainer._oom_retries = 3
+        trainer.begin_epoch()
         self._epoch = trainer.epoch + 1
         self._step = self._val_step = self._images = 0
         self._rate = None

@@ -110,27 +110,21 @@ class CheckpointingTrainer(DetectionTrainer):  # type: ignore[misc]
         self.epochs_completed = self.start_epoch
         self.best_epoch = Best(**state["best"]) if state["best"] else None
 
+    def begin_epoch(self) -> None:
+        """Take a fresh pass over the data where the loader works in this process.
+
+        The library's endless iterator draws from the generator somewhere between two passes, so
+        that a resumed one would be out of step with it.
+        """
+        if not self.train_loader.num_workers:
+            self.train_loader.iterator = None
+
     def restore_randomness(self) -> None:
         """Put random states and loader where they were; called when nothing draws any more."""
         if self._plan.resume is not None:
             state = self._plan.resume[STATE_KEY]
             set_loader_state(self.train_loader, state["loader"])
             set_random_states(state["random"], self.device)
-
-    def _close_dataloader_mosaic(self) -> None:
-        """Switch mosaic off, in its epoch or, resumed later than that, once more."""
-        super()._close_dataloader_mosaic()
-        resumed_later = self.epoch == self.start_epoch > self.epochs - self.args.close_mosaic
-        if self._plan.resume is None or not resumed_later:
-            return
-        loader, state = self.train_loader, self._plan.resume[STATE_KEY]["loader"]
-
-        def reset() -> None:
-            # The library resets the loader next; before the stop it had done so epochs ago.
-            type(loader).reset(loader)
-            set_loader_state(loader, state)
-
-        loader.reset = reset
 
     def save_model(self) -> bool:
         """Report the epoch's metrics, then write last.pt, and best.pt where it is the best.

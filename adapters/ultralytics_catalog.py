@@ -1,0 +1,31 @@
+"""The list of Ultralytics models for ``python -m adapters.catalog_build ultralytics``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+import adapters.ultralytics_offline  # noqa: F401
+from adapters.catalog import ModelEntry
+from adapters.ultralytics_models import packaged_models
+from adapters.ultralytics_plan import DEFAULT_IMAGE_SIZE
+from adapters.ultralytics_weights import is_published
+
+# isort: split
+from ultralytics.nn.tasks import parse_model
+
+
+def catalog_entries() -> Iterator[ModelEntry]:
+    """Yield every packaged model that can be trained, built without memory for its weights."""
+    for model in packaged_models().values():
+        with torch.device("meta"):
+            layers, _ = parse_model(model.config(), ch=3, verbose=False)
+        yield ModelEntry(
+            framework="ultralytics",
+            name=model.name,
+            task_types=(str(model.task_type),),
+            params_m=round(sum(p.numel() for p in layers.parameters()) / 1e6, 2),
+            input_size=DEFAULT_IMAGE_SIZE,
+            pretrained=is_published(model.name),
+        )
