@@ -1,5 +1,9 @@
 """Every Celery setting, each with the reason beside it. Read by producers, workers and Flower."""
 
+from kombu import Exchange, Queue
+
+from adapters import known_frameworks
+from adapters.wire import queue_name
 from modelyard.settings import load_settings
 
 _settings = load_settings()
@@ -57,8 +61,12 @@ redis_backend_health_check_interval = 10
 # Results are a courtesy to other Celery clients; the truth is in the database.
 result_expires = 7 * 24 * 3600
 
-# A misspelt queue is an error, not a new queue that nobody reads. Workers and producers name
-# theirs (workers/app.py, webapp/services/executors.py).
+# A queue a framework, each with its own exchange and key: queues that share Celery's default key
+# would all get every message. A misspelt queue is an error, not a new one that nobody reads.
+task_queues = [
+    Queue(name, Exchange(name, type="direct"), routing_key=name)
+    for name in map(queue_name, known_frameworks())
+]
 task_create_missing_queues = False
 
 # Flower lives from these.

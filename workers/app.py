@@ -8,15 +8,13 @@ from __future__ import annotations
 from typing import Any
 
 from celery import Celery, signals
-from kombu import Queue
 
-from adapters import known_frameworks, wire
+from adapters import wire
 from workers import runtime
 from workers.task import TrainingTask, train
 
 app = Celery("modelyard")
 app.config_from_object("celeryconfig")
-app.conf.task_queues = [Queue(wire.queue_name(name)) for name in known_frameworks()]
 
 
 @app.task(bind=True, name=wire.TRAIN_TASK, base=TrainingTask)

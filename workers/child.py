@@ -97,8 +97,9 @@ def _redirect_output(log: Connection) -> None:
     os.dup2(log.fileno(), 1)
     os.dup2(log.fileno(), 2)
     log.close()
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(line_buffering=True, errors="replace")  # type: ignore[union-attr]
+    # New objects, for the template's may be bound to a file and cannot turn to a pipe.
+    sys.stdout = os.fdopen(1, "w", buffering=1, errors="replace", closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, errors="replace", closefd=False)
 
 
 def _listen(requests: Connection, reporter: PipeReporter) -> None:

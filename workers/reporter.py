@@ -34,6 +34,7 @@ class PipeReporter:
         self._send_lock = threading.Lock()
         self._stop: StopReason | None = None
         self._last_sent = -math.inf
+        self._images_per_second: float | None = None
         self._pace = Pace(job.epochs, clock=clock)
 
     def progress(
@@ -51,6 +52,8 @@ class PipeReporter:
         if now - self._last_sent < PROGRESS_INTERVAL_SECONDS and step < steps:
             return
         self._last_sent = now
+        if images_per_second is not None:
+            self._images_per_second = round(images_per_second, 1)
         self._send(
             EventType.PROGRESS,
             {
@@ -61,7 +64,7 @@ class PipeReporter:
                 "phase": phase,
                 "percent": round(100 * min(done / self._job.epochs, 1.0), 2),
                 "eta_seconds": self._pace.eta_seconds(),
-                "images_per_second": images_per_second and round(images_per_second, 1),
+                "images_per_second": self._images_per_second,  # validation keeps the last
             },
         )
 

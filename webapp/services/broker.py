@@ -8,11 +8,10 @@ from typing import Any, cast
 import redis
 from celery import Celery
 from flask import current_app
-from kombu import Queue
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from adapters import known_frameworks, wire
+from adapters import wire
 from modelyard.settings import Settings
 from webapp.services.errors import Unavailable
 
@@ -95,7 +94,6 @@ def _producer(url: str) -> Celery:
     app.conf.update(
         broker_url=url,
         result_backend="disabled://",
-        task_queues=[Queue(wire.queue_name(name)) for name in known_frameworks()],
         broker_transport_options={
             **app.conf.broker_transport_options,
             "socket_timeout": _TIMEOUT_SECONDS,

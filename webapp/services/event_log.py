@@ -60,6 +60,4 @@ def append(
 
 def drop_superseded_progress(session: Session, job_id: int) -> None:
     """Forget the job's progress events; the newest is appended after this."""
-    session.execute(
-        delete(JobEvent).where(JobEvent.job_id == job_id, JobEvent.type == "progress")
-    )
+    session.execute(delete(JobEvent).where(JobEvent.job_id == job_id, JobEvent.type == "progress"))

@@ -16,15 +16,15 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TextIO
 
-from flask import current_app
 from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 
 from adapters.contract import ContractError
 from adapters.wire import Event
-from modelyard.settings import Settings
+from webapp.config import settings
 from webapp.extensions import db
 from webapp.models import Job, JobStatus
 from webapp.services.executors import training_job
@@ -42,14 +42,14 @@ class LocalRunner:
 
     def __init__(self, stop: threading.Event) -> None:
         self._stop = stop
-        self._settings: Settings = current_app.config["SETTINGS"]
+        self._settings = settings()
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        self._free = _devices(self._settings)
+        self._free = _devices(self._settings.gpus)
         self._running: dict[int, LocalProcess] = {}
 
     def run(self) -> None:
         """Train until asked to stop; then let every job write a checkpoint and hand it back."""
-        with _only_runner(self._settings):
+        with _only_runner(self._settings.home):
             self._give_up_orphans()
             while not self._stop.is_set():
                 self._step()
@@ -197,10 +197,10 @@ def _next_queued() -> Job | None:
     return db.session.scalar(statement, execution_options={"populate_existing": True})
 
 
-def _devices(settings: Settings) -> list[str]:
+def _devices(gpus: tuple[int, ...] | None) -> list[str]:
     """Return a torch device for each job that may run at once."""
-    if settings.gpus is not None:
-        return [f"cuda:{index}" for index in settings.gpus] or ["cpu"]
+    if gpus is not None:
+        return [f"cuda:{index}" for index in gpus] or ["cpu"]
     command = shutil.which("nvidia-smi")
     if command is None:
         return ["cpu"]
@@ -210,8 +210,8 @@ def _devices(settings: Settings) -> list[str]:
 
 
 @contextmanager
-def _only_runner(settings: Settings) -> Iterator[None]:
-    settings.home.mkdir(parents=True, exist_ok=True)
-    with (settings.home / "runner.lock").open("w") as file:
+def _only_runner(home: Path) -> Iterator[None]:
+    home.mkdir(parents=True, exist_ok=True)
+    with (home / "runner.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # a second runner stands by until the first is gone
         yield

@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterable
 from datetime import timedelta
 
 import redis
-from flask import current_app
 from sqlalchemy import select
 
 from adapters import wire
 from adapters.contract import ErrorKind
+from webapp.config import settings
 from webapp.extensions import db
 from webapp.models import Attempt, Job, JobStatus
 from webapp.models.columns import utc_now
@@ -96,7 +96,7 @@ def give_up_attempt(job: Job, *, reason: str) -> None:
     event_log.lock_order(session)
     session.refresh(job)
     lost = job.lost_attempts + 1
-    limit = current_app.config["MAX_ATTEMPTS"]
+    limit = settings().max_attempts
     number = job.attempt
     close_attempt(session, job, outcome="lost", reason=reason)
     if job.status == S.CANCELLING:
