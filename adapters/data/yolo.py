@@ -1,4 +1,4 @@
-# ruff: noqa: PTH112, PTH113, PTH114, PTH117, PTH118
+# ruff: noqa: PTH110, PTH112, PTH113, PTH114, PTH117, PTH118
 # os.path and not pathlib: it answers False where pathlib raises (a name too long), and is faster.
 """Reading a YOLO data set: its data.yaml, the images of its splits and where their labels lie."""
 
@@ -155,7 +155,7 @@ class _SplitReader:
                 self.problems.append(error("split_not_found", message, file=self._yaml))
             elif place.is_dir():
                 images.update(dict.fromkeys(self._folder(place)))
-            elif place.suffix.lower() == ".txt":
+            elif place.suffix.lower() == ".txt" and place.is_file():
                 images.update(dict.fromkeys(self._list(place)))
             else:
                 message = f"'{self._split}: {printable(part)}' must be a folder or a .txt list"
@@ -167,15 +167,11 @@ class _SplitReader:
         candidates = [part]
         if part.startswith("../"):  # Roboflow writes one '../' too many, Ultralytics drops it
             candidates.append(part[3:])
-        inside = False
-        for text in candidates:
-            real = os.path.realpath(os.path.join(self._root, text))
-            if is_inside(real, self._allowed):
-                inside = True
-                if os.path.isdir(real) or os.path.isfile(real):
-                    return Path(real)
-        if not inside:
-            _require_inside("/", part, self._allowed, key=self._split)
+        places = [os.path.realpath(os.path.join(self._root, text)) for text in candidates]
+        for place in places:
+            if is_inside(place, self._allowed) and os.path.exists(place):
+                return Path(place)
+        _require_inside(places[0], part, self._allowed, key=self._split)
         return None
 
     def _folder(self, folder: Path) -> list[Path]:

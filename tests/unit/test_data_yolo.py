@@ -1,0 +1,296 @@
+"""YOLO data sets: every way to write a data.yaml that is meant well, and none that is not."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+
+from adapters.contract import TaskType
+from adapters.data import yolo
+from adapters.data.description import DatasetError
+from adapters.data.roots import OutsideRoots
+from tests.unit.data_sets import codes, make_yolo, write_image, write_yaml
+
+
+def test_a_data_set_is_read_from_its_folder_or_its_yaml(tmp_path: Path):
+    make_yolo(tmp_path)
+    data = yolo.read(tmp_path)
+    assert data == yolo.read(tmp_path / "data.yaml")
+    assert (data.names, data.task_type) == (("cat",), TaskType.OBJECT_DETECTION)
+    assert [image.name for image in data.splits["train"]] == ["0.png", "1.png", "2.png"]
+    assert data.find_label(data.splits["val"][1]) == tmp_path / "labels" / "val" / "1.txt"
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("names: [a, b]", ("a", "b")),
+        ("names: {1: b, 0: a}", ("a", "b")),
+        ("names:\n  0: no\n  1: 1e3", ("no", "1e3")),  # as written, not as YAML 1.1 means it
+        ("names: ['고양이', \"\\U0001F600\"]", ("고양이", "😀")),
+        ("nc: 3", ("class_0", "class_1", "class_2")),
+        ("nc: 2\nnames: [a, b]", ("a", "b")),
+    ],
+)
+def test_classes_are_a_list_a_mapping_or_a_number(tmp_path: Path, text: str, names: tuple):
+    make_yolo(tmp_path)
+    write_yaml(tmp_path, text)
+    assert yolo.read(tmp_path).names == names
+
+
+@pytest.mark.parametrize(
+    "splits",
+    [
+        "path: .\ntrain: images/train\nval: images/val\n",
+        "path: ../datasets/coco8\ntrain: images/train\nval: images/val\n",
+        "path: images\ntrain: train\nval: val\n",
+        "train: ../images/train\nval: ../images/val\n",  # as Roboflow exports it
+        "train: [images/train]\nvalidation: [images/val]\n",
+        "train: train.txt\nval: val.txt\n",
+        "train: ./images/train/\nval: images//val\n",
+    ],
+)
+def test_splits_are_found_however_they_are_written(tmp_path: Path, splits: str):
+    make_yolo(tmp_path)
+    (tmp_path / "train.txt").write_text("".join(f"./images/train/{i}.png\r\n" for i in range(3)))
+    (tmp_path / "val.txt").write_text("\ufeff" + "".join(f"images/val/{i}.png\n" for i in range(3)))
+    write_yaml(tmp_path, splits=splits)
+    data = yolo.read(tmp_path)
+    assert {split: len(images) for split, images in data.splits.items()} == {"train": 3, "val": 3}
+    assert all(data.find_label(image) for images in data.splits.values() for image in images)
+    assert data.problems == ()
+
+
+def test_absolute_splits_work_inside_the_data_set(tmp_path: Path):
+    make_yolo(tmp_path)
+    places = f"path: {tmp_path}\ntrain: {tmp_path}/images/train\nval: images/val\n"
+    write_yaml(tmp_path, splits=places)
+    assert len(yolo.read(tmp_path).splits["train"]) == 3
+
+
+@pytest.mark.parametrize(
+    "splits",
+    [
+        "path: /etc\ntrain: .\nval: .\n",
+        "path: /absent\ntrain: .\nval: .\n",
+        "train: /etc\nval: images/val\n",
+        "train: ../../..\nval: images/val\n",
+        "train: [images/train, ../elsewhere]\nval: images/val\n",
+        "train: out\nval: images/val\n",
+        "train: images/train\nval: ../elsewhere/list.txt\n",
+    ],
+)
+def test_splits_that_lead_out_of_the_data_set_are_refused(tmp_path: Path, splits: str):
+    folder = make_yolo(tmp_path / "set")
+    make_yolo(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "list.txt").write_text("./images/val/0.png")
+    (folder / "out").symlink_to(tmp_path / "elsewhere")
+    write_yaml(folder, splits=splits)
+    with pytest.raises(OutsideRoots, match="leads out"):
+        yolo.scan(folder)
+
+
+def test_splits_may_lie_in_another_allowed_root(tmp_path: Path):
+    folder = make_yolo(tmp_path / "set")
+    make_yolo(tmp_path / "elsewhere")
+    write_yaml(folder, splits="train: ../elsewhere/images/train\nval: images/val\n")
+    assert len(yolo.read(folder, roots=[tmp_path]).splits["train"]) == 3
+
+
+def test_a_list_that_names_what_is_outside_or_absent_tells_the_line(tmp_path: Path):
+    folder = make_yolo(tmp_path / "set")
+    outside = write_image(tmp_path / "secret.png")
+    (folder / "linked.png").symlink_to(outside)
+    lines = ["images/train/0.png", "", "images/train/9.png", "../secret.png", str(outside)]
+    (folder / "train.txt").write_text("\n".join([*lines, "linked.png", "data.yaml", "a\0b"]))
+    write_yaml(folder, splits="train: train.txt\nval: images/val\n")
+    data = yolo.scan(folder)
+    assert [(p.code, p.file, p.line) for p in data.problems] == [
+        ("image_not_found", "train.txt", 3),
+        ("link_outside", "train.txt", 4),
+        ("link_outside", "train.txt", 5),
+        ("link_outside", "train.txt", 6),
+        ("image_not_found", "train.txt", 7),
+        ("image_not_found", "train.txt", 8),
+    ]
+    assert data.splits["train"] == [folder / "images" / "train" / "0.png"]
+    with pytest.raises(DatasetError, match=r"line 3 of 'train\.txt'"):
+        yolo.read(folder)
+
+
+def test_a_label_that_is_a_link_out_of_the_data_set_is_an_error(tmp_path: Path):
+    folder = make_yolo(tmp_path / "set")
+    (tmp_path / "secret.txt").write_text("0 0.5 0.5 0.1 0.1\n")
+    label = folder / "labels" / "val" / "2.txt"
+    label.unlink()
+    label.symlink_to(tmp_path / "secret.txt")
+    data = yolo.scan(folder)
+    assert [(p.code, p.file) for p in data.problems] == [("link_outside", "labels/val/2.txt")]
+    assert data.find_label(folder / "images" / "val" / "2.png") is None
+
+
+def test_a_yaml_that_is_a_link_out_of_the_data_set_is_refused(tmp_path: Path):
+    folder = make_yolo(tmp_path / "set")
+    (folder / "data.yaml").rename(tmp_path / "data.yaml")
+    (folder / "data.yaml").symlink_to(tmp_path / "data.yaml")
+    with pytest.raises(OutsideRoots):
+        yolo.read(folder)
+
+
+def test_download_is_warned_of_and_never_run(tmp_path: Path):
+    make_yolo(tmp_path)
+    touched = tmp_path / "touched"
+    write_yaml(tmp_path, f"names: [cat]\ndownload: |\n  open('{touched}', 'w')\n")
+    data = yolo.read(tmp_path)
+    assert codes(data.problems) == ["download_ignored"]
+    made = yolo.write_ultralytics_yaml(data, tmp_path / "out.yaml")
+    assert "touched" not in made.read_text()
+    assert not touched.exists()
+
+
+def test_a_tag_that_would_run_code_is_only_text(tmp_path: Path):
+    make_yolo(tmp_path)
+    touched = tmp_path / "touched"
+    write_yaml(tmp_path, f"names: !!python/object/apply:os.system ['touch {touched}']\n")
+    assert yolo.read(tmp_path).names == (f"touch {touched}",)
+    assert not touched.exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("names: [a", "line"),
+        ("names: []\n", "list or a mapping"),
+        ("names: {0: a, 2: b}\n", "without a gap"),
+        ("names: [[a], b]\n", "one text a class"),
+        ("names: cat\n", "list or a mapping"),
+        ("nc: two\n", "'nc'"),
+        ("nc: -1\n", "'nc'"),
+        ("nc: 99999999999\n", "'nc'"),
+        ("", "lacks 'names'"),
+        ("names: [a]\npath: [x]\n", "'path'"),
+        ('names: [a]\npath: "\\uD800"\n', "'path'"),
+        ("names: [a]\nkpt_shape: [17]\n", "'kpt_shape'"),
+        ("- a\n- b\n", "YAML|mapping"),
+        ("x: " + "[" * 5000, "nested|YAML"),
+        ("x: " + "a" * 300_000, "larger than"),
+        ("names: [a]\n? [b]\n: c\n", "YAML"),
+        ("a: &a [x]\nb: *c\n", "YAML"),
+    ],
+)
+def test_a_yaml_of_the_wrong_form_is_refused_with_the_reason(
+    tmp_path: Path, text: str, reason: str
+):
+    make_yolo(tmp_path)
+    write_yaml(tmp_path, text)
+    with pytest.raises(DatasetError, match=reason):
+        yolo.scan(tmp_path)
+
+
+def test_a_yaml_that_is_no_text_or_no_file_is_refused(tmp_path: Path):
+    make_yolo(tmp_path)
+    (tmp_path / "data.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(DatasetError, match="UTF-8"):
+        yolo.scan(tmp_path)
+    (tmp_path / "data.yaml").unlink()
+    os.mkfifo(tmp_path / "data.yaml")
+    with pytest.raises(DatasetError):
+        yolo.scan(tmp_path)
+
+
+def test_several_yamls_are_refused_unless_one_is_data_yaml(tmp_path: Path):
+    make_yolo(tmp_path)
+    (tmp_path / "data.yaml").rename(tmp_path / "pets.yaml")
+    assert yolo.read(tmp_path).names == ("cat",)
+    (tmp_path / "other.yaml").write_text("x: 1")
+    with pytest.raises(DatasetError, match=r"other\.yaml, pets\.yaml"):
+        yolo.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "splits", "expected"),
+    [
+        ("names: [a, a]\n", None, "class_named_twice"),
+        ("nc: 3\nnames: [a]\n", None, "names_differ_from_nc"),
+        ("names: [a]\n", "train: images/train\nval: images/absent\n", "split_not_found"),
+        ("names: [a]\n", "train: images/train\n", "no_val_split"),
+        ("names: [a]\n", "val: images/val\n", "no_train_split"),
+        ("names: [a]\n", "train: data.yaml\nval: images/val\n", "split_not_found"),
+        ("names: [a]\n", "train: images/train\nval: images/train\n", "splits_overlap"),
+    ],
+)
+def test_a_yaml_that_can_be_read_but_is_wrong_has_problems(
+    tmp_path: Path, text: str, splits: str | None, expected: str
+):
+    make_yolo(tmp_path)
+    write_yaml(tmp_path, text, splits=splits)
+    assert expected in codes(yolo.scan(tmp_path).problems)
+
+
+def test_labels_lie_beside_images_where_no_folder_is_named_images(tmp_path: Path):
+    for split in ("train", "val"):
+        write_image(tmp_path / split / "0.png")
+        (tmp_path / split / "0.txt").write_text("0 0.5 0.5 0.1 0.1\n")
+    write_yaml(tmp_path, splits="train: train\nval: val\n")
+    data = yolo.read(tmp_path)
+    assert data.find_label(tmp_path / "val" / "0.png") == tmp_path / "val" / "0.txt"
+
+
+def test_a_folder_images_above_the_data_set_does_not_move_its_labels(tmp_path: Path):
+    folder = tmp_path / "images" / "set"
+    write_image(folder / "train" / "0.png")
+    write_yaml(folder, splits="train: train\nval: train\n")
+    data = yolo.read(folder)
+    assert data.label(folder / "train" / "0.png") == folder / "train" / "0.txt"
+
+
+@pytest.mark.parametrize(
+    ("line", "extra", "task"),
+    [
+        ("0 .5 .5 .2 .2", "", TaskType.OBJECT_DETECTION),
+        ("0 .1 .1 .5 .1 .5 .5", "", TaskType.INSTANCE_SEGMENTATION),
+        ("0 .5 .5 .2 .2 .5 .5 2", "kpt_shape: [1, 3]\n", TaskType.POSE_ESTIMATION),
+    ],
+)
+def test_the_task_is_told_from_the_labels(tmp_path: Path, line: str, extra: str, task: TaskType):
+    make_yolo(tmp_path, line=line)
+    write_yaml(tmp_path, f"names: [cat]\n{extra}")
+    assert yolo.read(tmp_path).task_type == task
+
+
+def test_ultralytics_gets_a_yaml_and_links_and_nothing_else_of_the_user(tmp_path: Path):
+    folder = make_yolo(tmp_path / "set")
+    (folder / "labels" / "train.cache").write_bytes(b"a pickle that somebody made")
+    (folder / "images" / "val" / "2.png").rename(folder / "images" / "val" / "고양이\n x.png")
+    (folder / "labels" / "val" / "2.txt").unlink()
+    write_yaml(folder, "names: ['yes', '😀 \"x\": #', \"'\"]\ndownload: exit()\nkpt_shape: ''\n")
+    (tmp_path / "job").mkdir()
+    for _ in range(2):  # a second attempt finds what the first made
+        made = yolo.write_ultralytics_yaml(yolo.read(folder), tmp_path / "job" / "data.yaml")
+    content = yaml.safe_load(made.read_text(encoding="utf-8"))
+    view = tmp_path / "job" / "data_data"
+    assert content == {
+        "path": str(view),
+        "train": "images/train",
+        "val": "images/val",
+        "names": {0: "yes", 1: '😀 "x": #', 2: "'"},
+    }
+    links = sorted(p.relative_to(view).as_posix() for p in view.rglob("*") if p.is_symlink())
+    assert links == [
+        "images/train/0000000_0.png",
+        "images/train/0000001_1.png",
+        "images/train/0000002_2.png",
+        "images/val/0000000_0.png",
+        "images/val/0000001_1.png",
+        "images/val/0000002.png",
+        "labels/train/0000000_0.txt",
+        "labels/train/0000001_1.txt",
+        "labels/train/0000002_2.txt",
+        "labels/val/0000000_0.txt",
+        "labels/val/0000001_1.txt",
+    ]
+    assert (view / "images/train/0000001_1.png").resolve() == folder / "images/train/1.png"
+    assert not list(view.rglob("*.cache"))
