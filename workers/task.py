@@ -14,6 +14,7 @@ from celery import states
 from celery.app.task import Task
 from celery.exceptions import Ignore
 
+from adapters import wire
 from adapters.contract import DeviceChoice, TrainingError, TrainingJob
 from adapters.wire import Event, EventType, Outcome, job_folder
 from workers import runtime
@@ -153,7 +154,12 @@ class AttemptRun:
         try:
             self._app.backend.store_result(self._task_id, progress, "PROGRESS")
             with self._app.events.default_dispatcher(hostname=self._celery_hostname) as events:
-                events.send("task-progress", uuid=self._task_id, result=_brief(progress))
+                events.send(
+                    "task-progress",
+                    uuid=self._task_id,
+                    name=wire.TRAIN_TASK,
+                    result=_brief(progress),
+                )
         except (OSError, redis.RedisError) as error:
             logger.debug("onlookers miss a beat: %s", error)
 

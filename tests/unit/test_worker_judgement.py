@@ -1,0 +1,59 @@
+"""How an attempt ended: a table of what the child said last, what was asked, and its exit."""
+
+from __future__ import annotations
+
+import pytest
+
+from adapters.wire import Outcome
+from workers.stopping import Stop, StopRequest
+from workers.supervisor import judge
+
+DONE = {"result": {"stopped": None}}
+STOPPED_NOW = {"result": {"stopped": "now"}}
+STOPPED_BY_SHUTDOWN = {"result": {"stopped": "shutdown"}}
+FAILED = {"error": {"kind": "nan_loss", "message": "m", "hint": "h"}}
+
+
+@pytest.mark.parametrize(
+    ("final", "stop", "exit_code", "outcome"),
+    [
+        (DONE, None, 0, Outcome.COMPLETED),
+        (DONE, Stop.NOW, 0, Outcome.COMPLETED),  # it was done before it heard
+        (DONE, Stop.SHUTDOWN, 0, Outcome.COMPLETED),
+        (STOPPED_NOW, Stop.NOW, 0, Outcome.CANCELLED),
+        (STOPPED_NOW, Stop.AFTER_EPOCH, 0, Outcome.CANCELLED),
+        (None, Stop.NOW, -9, Outcome.CANCELLED),  # ignored the request and was killed
+        (None, Stop.KILL, -9, Outcome.CANCELLED),
+        (FAILED, Stop.NOW, 0, Outcome.CANCELLED),
+        (STOPPED_BY_SHUTDOWN, Stop.SHUTDOWN, 0, Outcome.HANDED_BACK),
+        (STOPPED_BY_SHUTDOWN, None, 0, Outcome.HANDED_BACK),  # someone's plain kill of the child
+        (None, Stop.SHUTDOWN, -9, Outcome.HANDED_BACK),
+        (FAILED, None, 0, Outcome.FAILED),
+        (None, None, -11, Outcome.FAILED),
+        (None, None, 1, Outcome.FAILED),
+        (DONE, Stop.LOST, 0, None),  # another may train it by now
+        (None, Stop.LOST, -9, None),
+    ],
+)
+def test_the_outcome_follows_from_last_words_request_and_exit(
+    final: dict[str, object] | None, stop: Stop | None, exit_code: int, outcome: Outcome | None
+) -> None:
+    assert judge(final, stop=stop, exit_code=exit_code).outcome == outcome
+
+
+def test_a_child_that_was_killed_is_reported_with_the_signal_and_what_to_do() -> None:
+    error = judge(None, stop=None, exit_code=-9).error
+    assert error is not None
+    assert "SIGKILL" in error["message"]
+    assert "half the batch size" in error["hint"]
+
+
+def test_a_failure_keeps_the_adapters_own_words() -> None:
+    assert judge(FAILED, stop=None, exit_code=0).error == FAILED["error"]
+
+
+def test_a_softer_request_does_not_replace_a_harder_one() -> None:
+    request = StopRequest()
+    request.ask(Stop.KILL)
+    request.ask(Stop.AFTER_EPOCH)
+    assert request.current == Stop.KILL
