@@ -19,6 +19,11 @@ from modelyard.errors import ModelyardError
 COMMANDS = {
     "up": ("modelyard.commands.up:up_command", "Start everything on this machine."),
     "worker": ("modelyard.commands.worker:worker_command", "Train what waits on the queues."),
+    "web": ("modelyard.commands.services:web_command", "Serve the dashboard and the API."),
+    "recorder": ("modelyard.commands.services:recorder_command", "Keep the database true."),
+    "flower": ("modelyard.commands.services:flower_command", "Serve Flower behind its login."),
+    "release": ("modelyard.commands.services:release_command", "Bring the database up to date."),
+    "health": ("modelyard.commands.services:health_command", "Ask whether a service works."),
     "doctor": ("modelyard.commands.doctor:doctor_command", "Check what this machine has."),
     "demo": ("modelyard.commands.demo:demo_command", "Start everything and train a model."),
     "samples": ("modelyard.samples:samples_command", "Write the sample data sets."),

@@ -119,11 +119,13 @@ def _names(text: str) -> tuple[str, ...]:
     return names
 
 
-def _gpus(text: str) -> tuple[int, ...]:
+def _gpus(text: str) -> tuple[int, ...] | None:
+    if text.strip() == "all":
+        return None
     try:
         return tuple(int(part) for part in text.split(",") if part.strip())
     except ValueError:
-        raise ValueError("GPU numbers separated by commas, like 0,1") from None
+        raise ValueError("GPU numbers separated by commas, like 0,1, or 'all'") from None
 
 
 def _secret(text: str) -> str:
@@ -194,7 +196,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("MODELYARD_FRAMEWORKS", "frameworks", _names, None,
             "Frameworks that the worker serves, separated by commas.", "those installed"),
     Setting("MODELYARD_GPUS", "gpus", _gpus, None,
-            "GPUs that the worker may use, like `0,1`; one slot each. Empty: none.", "all"),
+            "GPUs that the worker may use, like `0,1`; one slot each. Empty: none.", "`all`"),
     Setting("MODELYARD_WORKER_NAME", "worker_name", _worker_name, None,
             "Name of the worker, unique in the team.", "the host's name"),
     Setting("MODELYARD_MAX_ATTEMPTS", "max_attempts", _integer(1, 100), "3",

@@ -17,25 +17,25 @@ from __future__ import annotations
 import fcntl
 import os
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from adapters import installed_frameworks
-from modelyard import ports, redis_server
+from modelyard import launch, ports, redis_server
 from modelyard.errors import ModelyardError
+from modelyard.health import local_url
 from modelyard.settings import Settings, kept_secret
 from modelyard.supervisor import Service, Supervisor, tail
 
 READY_SECONDS = 60.0
 HOPELESS_FAILURES = 3  # a service that ended so often before READY will not come up by waiting
 SETUP_SECONDS = 120.0
-WORKER_STOP_MARGIN_SECONDS = 1.0  # for the worker itself, after its children's grace
+WORKER_STOP_MARGIN_SECONDS = 0.5  # for the worker itself, after its children's grace
 
 
 class UpError(ModelyardError):
@@ -53,11 +53,11 @@ class Plan:
 
     @property
     def url(self) -> str:
-        return f"http://{_reachable(self.settings.host)}:{self.port}"
+        return local_url(self.settings.host, self.port)
 
     @property
     def flower_url(self) -> str:
-        default = f"http://{_reachable(self.settings.host)}:{self.flower_port}"
+        default = local_url(self.settings.host, self.flower_port)
         return self.settings.flower_url or default
 
     @property
@@ -136,18 +136,22 @@ def make_plan(settings: Settings) -> Plan:
 def services(plan: Plan) -> Iterator[Service]:
     """Yield what runs beside the embedded server, in the order of the start."""
     s = plan.settings
-    web = ["gunicorn", "webapp.wsgi:app", "-k", "gevent", "-w", str(s.web_processes)]
-    web += ["--worker-connections", "2000", "--graceful-timeout", "5", "--no-control-socket"]
-    web += ["--bind", f"{_bracketed(s.host)}:{plan.port}"]
-    yield _service(plan, "web", *web, about=plan.url, stop_stage=1)
-    yield _service(plan, "recorder", "webapp.recorder", about="keeps the database true")
+    web = launch.web_command(host=s.host, port=plan.port, processes=s.web_processes)
+    yield _service(plan, "web", web, about=plan.url)
+    recorder = launch.recorder_command()
+    yield _service(plan, "recorder", recorder, about="keeps the database true")
     if not plan.uses_queue:
         return
     if frameworks := s.frameworks or tuple(installed_frameworks()):
-        worker = _service(plan, "worker", "workers", about="trains " + ", ".join(frameworks))
+        about = "trains " + ", ".join(frameworks)
+        worker = _service(plan, "worker", launch.worker_command(), about=about)
         grace = s.shutdown_grace_seconds + WORKER_STOP_MARGIN_SECONDS
         yield replace(worker, stop_stage=0, stop_seconds=grace)
-    yield _flower(plan)
+    where = "MODELYARD_FLOWER_PASSWORD" if s.flower_password else s.home / "flower.password"
+    about = f"{plan.flower_url} (user {s.flower_user}, password in {where})"
+    flower = launch.flower_command(host=s.host, port=plan.flower_port)
+    environ = {**plan.environ(), **launch.flower_environ(s)}
+    yield replace(_service(plan, "flower", flower, about=about), environ=environ)
 
 
 def _start(plan: Plan, supervisor: Supervisor, say: Callable[[str], None]) -> None:
@@ -155,8 +159,8 @@ def _start(plan: Plan, supervisor: Supervisor, say: Callable[[str], None]) -> No
         _start_redis(plan, plan.redis, supervisor)
     if supervisor.stopping:
         return
-    _set_up(plan, "migrate", say)
-    _set_up(plan, "ensure-admin", say)
+    _manage(plan, "migrate")
+    _ensure_admin(plan, say)
     for service in services(plan):
         supervisor.start(service)
     if plan.uses_queue and not (plan.settings.frameworks or installed_frameworks()):
@@ -168,7 +172,7 @@ def _start_redis(plan: Plan, server: redis_server.RedisServer, supervisor: Super
     log = _log(plan, "redis")
     about = f"127.0.0.1:{server.port}, log in {server.folder}"
     supervisor.start(
-        Service("redis", server.command, log, about=about, stop_stage=2, stop_seconds=1.5)
+        Service("redis", server.command, log, about=about, stop_stage=2, stop_seconds=1.0)
     )
     try:
         redis_server.wait_until_ready(
@@ -178,24 +182,35 @@ def _start_redis(plan: Plan, server: redis_server.RedisServer, supervisor: Super
         raise UpError(f"{error}; the end of {log}:\n{tail(log)}") from error
 
 
-def _set_up(plan: Plan, command: str, say: Callable[[str], None]) -> None:
-    """Run a command of `webapp.manage` to its end and pass on what it has to tell a person."""
+def _ensure_admin(plan: Plan, say: Callable[[str], None]) -> None:
+    """Create the administrator of a new database, and tell a password that was made up."""
+    given, kept_in = plan.settings.admin_password, plan.settings.home / "admin.password"
+    # Kept beside the other secrets, so that `modelyard demo` can log in as well.
+    password = given or kept_secret(kept_in, nbytes=9)
+    created = _manage(plan, "ensure-admin", MODELYARD_ADMIN_PASSWORD=password)
+    if created:
+        say(f"{'admin':<10} {plan.settings.admin_email}")
+    if created and not given:
+        say(f"{'':<10} password {password} (not shown again; kept in {kept_in})")
+
+
+def _manage(plan: Plan, command: str, **environ: str) -> str:
+    """Run a command of `webapp.manage` to its end and return what it printed."""
     log = _log(plan, command)
-    environ = {**os.environ, **plan.environ()}
-    if command == "ensure-admin":
-        # Made here and kept beside the other secrets, so that `modelyard demo` can log in too.
-        kept = kept_secret(plan.settings.home / "admin.password", nbytes=9)
-        environ["MODELYARD_ADMIN_PASSWORD"] = plan.settings.admin_password or kept
     with log.open("wb") as file:
         done = subprocess.run(
-            [sys.executable, "-m", "webapp.manage", command],
-            env=environ, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=file,
-            timeout=SETUP_SECONDS, check=False, text=True,
-        )  # fmt: skip
+            launch.manage_command(command),
+            env={**os.environ, **plan.environ(), **environ},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=file,
+            timeout=SETUP_SECONDS,
+            check=False,
+            text=True,
+        )
     if done.returncode != 0:
         raise UpError(f"'{command}' failed; the end of {log}:\n{done.stdout}{tail(log)}")
-    for line in done.stdout.splitlines():
-        say(line)
+    return done.stdout
 
 
 def _wait_until_ready(plan: Plan, supervisor: Supervisor) -> None:
@@ -229,21 +244,8 @@ def _readyz(plan: Plan) -> str:
         return str(error)
 
 
-def _service(plan: Plan, name: str, *module: str, about: str, stop_stage: int = 1) -> Service:
-    command = [sys.executable, "-m", *module]
-    return Service(
-        name, command, _log(plan, name), about=about, environ=plan.environ(), stop_stage=stop_stage
-    )
-
-
-def _flower(plan: Plan) -> Service:
-    user, password = plan.settings.flower_login()
-    command = ["celery", "-A", "workers.app", "flower"]
-    command += [f"--address={plan.settings.host}", f"--port={plan.flower_port}"]
-    about = f"{plan.flower_url} (user {user}, password in {plan.settings.home}/flower.password)"
-    service = _service(plan, "flower", *command, about=about)
-    # In the environment, because a command line is readable by every user of the machine.
-    return replace(service, environ={**service.environ, "FLOWER_BASIC_AUTH": f"{user}:{password}"})
+def _service(plan: Plan, name: str, command: Sequence[str], *, about: str) -> Service:
+    return Service(name, command, _log(plan, name), about=about, environ=plan.environ())
 
 
 def _log(plan: Plan, name: str) -> Path:
@@ -288,12 +290,3 @@ def _port(variable: str, host: str, port: int) -> int:
             f"choose another with {variable} (0 takes a free one)"
         )
     return port
-
-
-def _reachable(host: str) -> str:
-    """Return a name under which this machine reaches an address that is listened on."""
-    return _bracketed({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host))  # noqa: S104
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host

@@ -80,6 +80,7 @@ def test_an_empty_variable_means_the_default_but_no_gpu_is_a_choice() -> None:
     settings = load_settings({"MODELYARD_PORT": "", "MODELYARD_GPUS": ""})
     assert settings.port == 8808
     assert settings.gpus == ()
+    assert load_settings({"MODELYARD_GPUS": "all"}).gpus is None
 
 
 def test_a_postgres_url_gets_the_driver_that_is_installed() -> None:
