@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 from flask import Blueprint, make_response, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 
+from webapp.api.authentication import user_or_none
 from webapp.config import settings
-from webapp.dashboard.session import user_or_none
 from webapp.services.errors import ServiceError, Unauthorized
 
 blueprint = Blueprint(
@@ -20,7 +20,7 @@ blueprint = Blueprint(
     static_url_path="/static/dashboard",
 )
 
-_OPEN = frozenset({"dashboard.login", "dashboard.static"})
+_OPEN = frozenset({"dashboard.login", "dashboard.log_in", "dashboard.static"})
 
 
 @blueprint.before_request

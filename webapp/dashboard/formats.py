@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
 
 from flask import Flask
 
 from adapters.wire import format_time, parse_time
+from webapp.models import Attempt
 from webapp.models.columns import utc_now
 
 MISSING = "–"
@@ -87,10 +86,11 @@ def actor(text: str) -> str:
     return f"{kind} {rest}".strip()
 
 
-def took(attempt: Mapping[str, Any]) -> str:
-    """Return how long an ended attempt took."""
-    began, ended = attempt["started_at"], attempt["ended_at"]
-    return duration((_aware(ended) - _aware(began)).total_seconds())
+def took(attempt: Attempt) -> str:
+    """Return how long an attempt took that started and ended."""
+    assert attempt.started_at is not None
+    assert attempt.ended_at is not None
+    return duration((attempt.ended_at - attempt.started_at).total_seconds())
 
 
 def _aware(time: datetime | str) -> datetime:

@@ -4,71 +4,42 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
-from flask import Response, current_app, make_response, redirect, render_template, request, url_for
+from flask import make_response, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
-from flask_limiter.util import get_remote_address
 from werkzeug.exceptions import TooManyRequests
 
-from webapp.dashboard import session
+from webapp.api.authentication import set_login_cookies, user_or_none
 from webapp.dashboard.blueprint import blueprint, local_target
-from webapp.extensions import limiter
+from webapp.login_limit import limit_failed_logins
 from webapp.services import auth
 from webapp.services.errors import Unauthorized
 
-_HOST_FACTOR = 5  # people behind one address share its limit
 
-
-def _account() -> str:
-    return f"login:{request.form.get('email', '').lower()[:254]}"
-
-
-def _host() -> str:
-    return f"host:{get_remote_address()}"
-
-
-def _account_limit() -> str:
-    return str(current_app.config["LOGIN_LIMIT"])
-
-
-def _host_limit() -> str:
-    count, _, rest = _account_limit().partition(" ")
-    return f"{int(count) * _HOST_FACTOR} {rest}"
-
-
-def _failed(response: Response) -> bool:
-    return response.status_code == 401
+def _email() -> str:
+    return request.form.get("email", "")[:254]
 
 
 @blueprint.get("/login")
 def login() -> ResponseReturnValue:
     """Show the form, or go on where there is a login already."""
-    if session.user_or_none() is not None:
+    if user_or_none() is not None:
         return redirect(_target())
     return _form()
 
 
-@blueprint.get("/session")
-def keep_session() -> ResponseReturnValue:
-    """Exchange the tokens where they are over; scripts ask when a call was answered with 401."""
-    return "", 204
-
-
-@blueprint.post("/login", endpoint="login")
-@limiter.limit(_account_limit, key_func=_account, deduct_when=_failed)
-@limiter.limit(_host_limit, key_func=_host, deduct_when=_failed)
+@blueprint.post("/login")
+@limit_failed_logins(_email)
 def log_in() -> ResponseReturnValue:
     """Take the form. One that another site sent would log a person in as somebody else."""
     if not _from_this_site():
         return make_response(_form("This form was not sent from this site; try again"), 400)
     try:
-        pair = auth.login(
-            email=request.form.get("email", "")[:254],
-            password=request.form.get("password", "")[:1000],
-        )
+        pair = auth.login(email=_email(), password=request.form.get("password", "")[:1000])
     except Unauthorized as error:
         return make_response(_form(error.detail), 401)
-    session.begin(pair)
-    return redirect(_target(), 303)
+    response = make_response(redirect(_target(), 303))
+    set_login_cookies(response, pair)
+    return response
 
 
 @blueprint.errorhandler(TooManyRequests)
@@ -80,7 +51,7 @@ def _form(problem: str = "") -> str:
     return render_template(
         "dashboard/login.html",
         problem=problem,
-        email=request.form.get("email", ""),
+        email=_email(),
         next_url=request.values.get("next", ""),
     )
 

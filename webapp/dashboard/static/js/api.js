@@ -36,9 +36,9 @@ async function send(method, path, body) {
 let refreshing = null;
 
 // Of several requests that find the login expired, one refreshes it for all.
-// The server exchanges the tokens in the cookies where the access token is over.
+// Reading anything renews an access cookie that ran out, as long as the login lives.
 export function refreshSession() {
-  refreshing ??= fetch("/session", { credentials: "same-origin" })
+  refreshing ??= fetch("/api/v1/auth/me", { credentials: "same-origin" })
     .then((response) => response.ok)
     .catch(() => false)
     .finally(() => {

@@ -21,7 +21,18 @@ function body(form) {
       values[input.name] = read(input);
     }
   }
-  return values;
+  return Object.keys(values).length ? values : undefined;
+}
+
+// Also where only the part after # differs: what the page shows has changed.
+function goTo(url) {
+  const target = new URL(url, location.href);
+  if (target.pathname !== location.pathname) {
+    location.assign(target);
+    return;
+  }
+  history.replaceState(null, "", target);
+  location.reload();
 }
 
 function read(input) {
@@ -76,9 +87,9 @@ async function submit(form, button) {
   button.disabled = true;
   button.setAttribute("aria-busy", "true");
   try {
-    const made = await json(form.dataset.method ?? "POST", form.dataset.api, body(form));
+    const made = await json("POST", form.dataset.api, body(form));
     if (button.name === "start") await json("POST", `${form.dataset.api}/${made.id}/start`);
-    location.assign(form.dataset.then.replace("{id}", made?.id));
+    goTo(form.dataset.then.replace("{id}", made?.id));
   } catch (error) {
     if (error.fields || error.status) show(form, error);
     else toast(error.message, { error: true });

@@ -1,0 +1,74 @@
+"""Projects, their data sets, and the queues and workers behind them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import render_template, request
+from flask.typing import ResponseReturnValue
+
+from adapters.contract import DatasetFormat, TaskType
+from adapters.frameworks import FRAMEWORKS
+from webapp.api.authentication import current_user
+from webapp.config import settings
+from webapp.dashboard.blueprint import blueprint
+from webapp.models import Project, Role
+from webapp.services import datasets as dataset_service
+from webapp.services import projects as project_service
+
+_PROJECTS_A_PAGE = 60
+_DATASETS_A_PAGE = 100
+
+
+@blueprint.get("/")
+def projects() -> ResponseReturnValue:
+    """Show a person's projects."""
+    found = project_service.list_projects(
+        current_user(), limit=_PROJECTS_A_PAGE, cursor=request.args.get("cursor")
+    )
+    return render_template(
+        "dashboard/projects.html", projects=found.items, next_cursor=found.next_cursor
+    )
+
+
+@blueprint.get("/projects/<id:project_id>/datasets")
+def datasets(project_id: int) -> ResponseReturnValue:
+    """Show a project's data sets with what is wrong with them, and the form for a new one."""
+    project = project_service.get_project(project_id, user=current_user())
+    found = dataset_service.list_datasets(
+        current_user(),
+        project_id=project_id,
+        limit=_DATASETS_A_PAGE,
+        cursor=request.args.get("cursor"),
+    )
+    return render_template(
+        "dashboard/datasets.html",
+        project=project,
+        can_edit=may_edit(project),
+        datasets=found.items,
+        next_cursor=found.next_cursor,
+        formats=_formats(),
+        task_types=trainable_tasks(),
+        data_roots=settings().data_roots,
+    )
+
+
+def may_edit(project: Project) -> bool:
+    """Tell whether who looks may change things in a project."""
+    role = project_service.role_in(project.id, user=current_user())
+    return role is not None and role.allows(Role.EDITOR)
+
+
+def trainable_tasks() -> list[TaskType]:
+    """Return the tasks that some framework can do."""
+    return [task for task in TaskType if any(task in f.task_types for f in FRAMEWORKS.values())]
+
+
+def _formats() -> list[DatasetFormat]:
+    used: set[Any] = {
+        format
+        for framework in FRAMEWORKS.values()
+        for formats in framework.formats.values()
+        for format in formats
+    }
+    return [format for format in DatasetFormat if format in used]

@@ -1,0 +1,27 @@
+"""What people call the things that a job refers to by number."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import PurePath
+
+from sqlalchemy import select
+
+from webapp.extensions import db
+from webapp.models import Dataset, Job, User
+
+
+def dataset_names(jobs: Sequence[Job]) -> dict[int, str]:
+    """Return the name of each job's data set by the job's id; of an unregistered one, its folder's."""
+    wanted = {job.dataset_id for job in jobs if job.dataset_id is not None}
+    query = select(Dataset.id, Dataset.name).where(Dataset.id.in_(wanted))
+    known = {row.id: row.name for row in db.session.execute(query)} if wanted else {}
+    return {job.id: known.get(job.dataset_id, PurePath(job.dataset_path).name) for job in jobs}
+
+
+def creator_names(jobs: Sequence[Job]) -> dict[int, str]:
+    """Return who created each job by the job's id; jobs of people who are gone are left out."""
+    wanted = {job.created_by for job in jobs if job.created_by is not None}
+    query = select(User.id, User.name).where(User.id.in_(wanted))
+    known = {row.id: row.name for row in db.session.execute(query)} if wanted else {}
+    return {job.id: known[job.created_by] for job in jobs if job.created_by in known}
