@@ -44,6 +44,14 @@ def make_samples(to: Path) -> dict[str, Path]:
     One that is complete is left alone, a torn one is made again, and one of another making is in
     the way: SamplesError.
     """
+    try:
+        return _make_samples(to)
+    except OSError as failure:
+        reason = failure.strerror or "the file system refuses"
+        raise SamplesError(f"the samples cannot be made in '{to}': {reason}") from failure
+
+
+def _make_samples(to: Path) -> dict[str, Path]:
     to.mkdir(parents=True, exist_ok=True)
     made = {}
     with (to / ".samples.lock").open("w") as lock:

@@ -101,6 +101,12 @@ def test_a_folder_of_another_making_is_not_overwritten(tmp_path: Path):
     assert (tmp_path / "digits" / "thesis.txt").read_text() == "three years"
 
 
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(SamplesError, match=f"cannot be made in '{tmp_path}/file'"):
+        make_samples(tmp_path / "file")
+
+
 def test_the_command_prints_where_the_samples_lie(copies: dict[str, Path], tmp_path: Path):
     command = [sys.executable, "-m", "modelyard", "samples", "--to", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
