@@ -14,10 +14,11 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from types import TracebackType
+from typing import Self, TypeVar
 
 import psycopg
 import redis
@@ -190,3 +191,69 @@ def _version(text: str) -> tuple[int, ...]:
 def python(*arguments: str) -> list[str]:
     """Return a command of this environment's interpreter."""
     return [sys.executable, *arguments]
+
+
+class Spawned:
+    """A process with its output in a file; use it as a context manager."""
+
+    def __init__(
+        self,
+        command: Sequence[str | Path],
+        *,
+        log: Path,
+        environ: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+    ) -> None:
+        self.command = [str(word) for word in command]
+        self.environ = dict(os.environ if environ is None else environ)
+        self.log = log
+        self.cwd = cwd
+
+    def __enter__(self) -> Self:
+        program = shutil.which(self.command[0], path=self.environ.get("PATH"))
+        assert program is not None, self.command
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [program, *self.command[1:]],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.environ, cwd=self.cwd,
+                preexec_fn=partial(die_with_parent, os.getpid()),
+            )  # fmt: skip
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self.alive():
+            self.process.kill()
+        self.process.wait()
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def alive(self) -> bool:
+        return self.process.poll() is None
+
+    def output(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    def wait(self, *, timeout_seconds: float) -> int:
+        return self.process.wait(timeout=timeout_seconds)
+
+    def stop(self, *, timeout_seconds: float = 20) -> int:
+        """Ask it to stop as a supervisor does, and return its exit status."""
+        self.process.terminate()
+        return self.wait(timeout_seconds=timeout_seconds)
+
+
+def answers(command: Sequence[str], environ: Mapping[str, str]) -> bool:
+    """Tell whether a command ends with status 0."""
+    program = shutil.which(command[0], path=environ.get("PATH"))
+    assert program is not None, command
+    done = subprocess.run(
+        [program, *command[1:]], env=environ, capture_output=True, timeout=30, check=False
+    )
+    return done.returncode == 0
