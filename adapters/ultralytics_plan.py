@@ -23,6 +23,7 @@ from adapters.schemas.ultralytics import (
 )
 from adapters.ultralytics_checkpoint import read_state
 from adapters.ultralytics_models import PackagedModel, packaged_models
+from adapters.ultralytics_speed import cpu_computes_in_bf16
 
 DEFAULT_IMAGE_SIZE = 640
 DATA_YAML = "data.yaml"
@@ -133,11 +134,15 @@ def validation_loss(metrics: Mapping[str, float]) -> float | None:
 
 
 def _precision(wanted: str, device: str) -> bool | str:
-    if not device.startswith("cuda") or wanted == "fp32":
-        return False
-    if wanted == "auto" and torch.cuda.is_bf16_supported(including_emulation=False):
-        return "bf16"
-    return "bf16" if wanted == "bf16" else True
+    """Return the library's argument 'amp': 'bf16', True for float16, False for float32."""
+    if wanted == "auto":
+        if device.startswith("cuda"):
+            return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else True
+        return "bf16" if cpu_computes_in_bf16() else False
+    if wanted == "fp16" and not device.startswith("cuda"):
+        raise _unsupported("precision fp16 needs a GPU; 'auto' picks what the device is fast in")
+    arguments: dict[str, bool | str] = {"bf16": "bf16", "fp16": True, "fp32": False}
+    return arguments[wanted]
 
 
 def _optimizer(job: TrainingJob) -> str:

@@ -24,6 +24,7 @@ from adapters.ultralytics_checkpoint import (
     write_checkpoint,
 )
 from adapters.ultralytics_models import PackagedModel
+from adapters.ultralytics_speed import order_memory
 from adapters.ultralytics_weights import load_pretrained
 
 # isort: split
@@ -97,8 +98,14 @@ class CheckpointingTrainer(DetectionTrainer):  # type: ignore[misc]
         model = self.get_model(cfg=self._plan.model.config(), verbose=False)
         if self._plan.weights is not None and not self.resume:
             model.load(load_pretrained(self._plan.weights, model))
-        self.model = model
+        self.model = order_memory(model, self.device)
         return self._plan.resume
+
+    def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Scale the images as the library does, in the order that the model computes in."""
+        batch = super().preprocess_batch(batch)
+        batch["img"] = order_memory(batch["img"], self.device)
+        return batch
 
     def resume_training(self, ckpt: Mapping[str, Any] | None) -> None:
         """Go on where a checkpoint ends, with the model and the best epoch as they were."""

@@ -95,8 +95,8 @@ class UltralyticsHyperparameters(BaseModel):
     # How it runs
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto",
-        description="'auto' takes bfloat16 on a GPU that computes in it, else float16 on a GPU "
-        "and float32 on a processor. A processor takes float32 only.",
+        description="'auto' takes bfloat16 where the processor or the GPU computes in it, else "
+        "float16 on a GPU and float32 on a processor. float16 needs a GPU.",
     )
     workers: Annotated[int, Field(ge=0, le=16)] = Field(
         4, description="Loader processes on a GPU host; a processor loads in the child itself."

@@ -1,0 +1,107 @@
+"""What may be set on an Ultralytics job, and the catalog of its models."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from adapters.catalog import find_model, models
+from adapters.contract import DatasetFormat, TaskType
+from adapters.frameworks import framework_info
+from adapters.schemas.ultralytics import (
+    DEFAULT_OPTIMIZER,
+    OPTIMIZERS,
+    UltralyticsHyperparameters,
+)
+
+
+def test_nothing_has_to_be_set() -> None:
+    UltralyticsHyperparameters.model_validate({})
+
+
+def test_every_field_is_described_and_has_a_default_that_it_allows() -> None:
+    for name, field in UltralyticsHyperparameters.model_fields.items():
+        assert field.description, name
+        UltralyticsHyperparameters.model_validate({name: field.default})
+
+
+def test_what_changes_the_meaning_of_an_image_is_off_unless_asked_for() -> None:
+    options = UltralyticsHyperparameters()
+    assert options.fliplr == options.flipud == options.degrees == 0
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"mosaic": 1.1},
+        {"mosaic": -0.1},
+        {"mosaic": "1.0"},
+        {"mosaic": True},
+        {"momentum": 1.0},
+        {"lrf": float("nan")},
+        {"box": float("inf")},
+        {"freeze": 1.5},
+        {"workers": 17},
+        {"patience": -1},
+        {"nbs": 0},
+        {"precision": "int8"},
+        {"cfg": "/etc/passwd"},
+        {"data": "coco8.yaml"},
+        {"model": "yolo11n.pt"},
+    ],
+)
+def test_a_value_out_of_bounds_or_an_unknown_name_is_refused(wrong: dict[str, Any]) -> None:
+    (name,) = wrong
+    with pytest.raises(ValidationError) as caught:
+        UltralyticsHyperparameters.model_validate(wrong)
+    assert caught.value.errors()[0]["loc"] == (name,)
+
+
+def test_the_framework_offers_detection_on_yolo_data() -> None:
+    info = framework_info("ultralytics")
+    assert info.formats == {TaskType.OBJECT_DETECTION: (DatasetFormat.YOLO,)}
+    assert info.hyperparameters is UltralyticsHyperparameters
+    assert info.optimizers == OPTIMIZERS
+    assert info.optimizers[0] == DEFAULT_OPTIMIZER
+
+
+def test_the_catalog_knows_sizes_and_who_has_weights() -> None:
+    nano = find_model("ultralytics", "yolo11n")
+    assert nano is not None
+    assert nano.task_types == (str(TaskType.OBJECT_DETECTION),)
+    assert (nano.params_m, nano.input_size, nano.pretrained) == (2.62, 640, True)
+    without_weights = find_model("ultralytics", "yolov8n-p2")
+    assert without_weights is not None
+    assert not without_weights.pretrained
+
+
+@pytest.mark.parametrize("family", ["yolov8", "yolo11", "yolo12", "yolo26"])
+def test_the_catalog_has_every_size_of_a_family(family: str) -> None:
+    sizes = [find_model("ultralytics", f"{family}{size}") for size in "nsmlx"]
+    params = [entry.params_m for entry in sizes if entry is not None]
+    assert len(params) == 5
+    assert params == sorted(params)
+
+
+@pytest.mark.parametrize("name", ["yolo11n-seg", "rtdetr-l", "yolov8s-world", "../yolo11n", ""])
+def test_the_catalog_lacks_what_cannot_be_trained(name: str) -> None:
+    assert find_model("ultralytics", name) is None
+
+
+def test_the_catalog_is_that_of_the_installed_version() -> None:
+    from adapters.ultralytics_models import packaged_models
+
+    assert {entry.name for entry in models("ultralytics")} == set(packaged_models())
+
+
+def test_schema_and_catalog_need_no_training_library() -> None:
+    script = (
+        "import sys, adapters.frameworks, adapters.catalog as c, adapters.ultralytics_models as m;"
+        "c.models('ultralytics'); m.packaged_models();"
+        "sys.exit(bool({'torch', 'ultralytics', 'cv2', 'numpy'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
