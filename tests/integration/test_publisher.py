@@ -1,0 +1,74 @@
+"""From the journal to the stream, through outages of a real Redis."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from adapters import wire
+from adapters.wire import Event, EventType
+from tests.integration.test_lease import JOB
+from tests.services import RedisService, wait_for
+from workers.journal import Journal
+from workers.publisher import Publisher
+from workers.runtime import connect
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    placed = JOB.placed(output_dir=tmp_path, weights_dir=tmp_path, compute_device="cpu")
+    journal = Journal(placed)
+    yield journal
+    journal.close()
+
+
+def published(service: RedisService) -> list[int]:
+    with service.client() as client:
+        entries = client.xrange(wire.EVENT_STREAM)
+    return [Event.from_json(fields["event"]).seq for _, fields in entries]
+
+
+def test_events_are_published_in_order_and_only_those_of_this_attempt(
+    redis_service: RedisService, journal: Journal
+) -> None:
+    journal.append(EventType.LOG, {"lines": ["of an earlier attempt"]})
+    start = journal.path.stat().st_size
+    publisher = Publisher(connect(redis_service.url), journal.path, start_offset=start)
+    for _ in range(500):
+        journal.append(EventType.LOG, {"lines": ["손글씨"]})
+        publisher.notify()
+    assert publisher.flush(wait_seconds=20)
+    assert published(redis_service) == list(range(2, 502))
+
+
+def test_events_wait_in_the_file_while_redis_is_away(
+    redis_service: RedisService, journal: Journal
+) -> None:
+    publisher = Publisher(connect(redis_service.url), journal.path, start_offset=0)
+    journal.append(EventType.LOG, {"lines": ["before"]})
+    publisher.notify()
+    wait_for(lambda: published(redis_service) == [1], what="the first event")
+    redis_service.kill()
+    for _ in range(50):
+        journal.append(EventType.LOG, {"lines": ["meanwhile"]})
+        publisher.notify()
+    assert not publisher.flush(wait_seconds=0.5)
+    redis_service.start()
+    assert publisher.flush(wait_seconds=20)
+    # The append-only log is synced each second: the first may be gone, the rest is in order.
+    assert [seq for seq in published(redis_service) if seq > 1] == list(range(2, 52))
+
+
+def test_a_publisher_that_gives_up_ends_at_once(
+    redis_service: RedisService, journal: Journal
+) -> None:
+    redis_service.kill()
+    publisher = Publisher(connect(redis_service.url), journal.path, start_offset=0)
+    journal.append(EventType.LOG, {"lines": ["kept in the file"]})
+    publisher.notify()
+    assert not publisher.flush(wait_seconds=0.2)
+    publisher.give_up()
+    assert publisher.flush(wait_seconds=5)
+    assert "kept in the file" in journal.path.read_text()

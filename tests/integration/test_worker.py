@@ -1,0 +1,268 @@
+"""A real worker process trains a real model for real epochs, and is interrupted for real."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from celery.result import AsyncResult
+from sqlalchemy import select
+
+from adapters import wire
+from tests.factories import make_job
+from tests.services import RedisService, wait_for
+from tests.worker_service import ROOT, Instance, instance, job_is
+from webapp.extensions import db
+from webapp.models import Artifact, Attempt, Job, JobEvent, Metric
+from webapp.services import job_actions
+from webapp.services.job_actions import CancelMode
+
+TINY = {"model_name": "test_resnet", "image_size": 32, "batch_size": 64}
+
+
+@pytest.fixture
+def there(tmp_path: Path, database_url: str, redis_service: RedisService) -> Iterator[Instance]:
+    with instance(tmp_path, database_url=database_url, redis=redis_service) as there:
+        there.recorder()
+        yield there
+
+
+@pytest.fixture
+def on_sqlite(tmp_path: Path, redis_service: RedisService) -> Iterator[Instance]:
+    url = f"sqlite:///{tmp_path / 'modelyard.db'}"
+    with instance(tmp_path, database_url=url, redis=redis_service) as there:
+        there.recorder()
+        yield there
+
+
+def digits_job(there: Instance, *, epochs: int, **fields: Any) -> Job:
+    return make_job(dataset_path=str(there.data / "digits"), epochs=epochs, **TINY, **fields)
+
+
+def start(job: Job) -> None:
+    job_actions.start(job, actor="test")
+
+
+def wait_until(there: Instance, job: Job, condition: Any, *, seconds: float = 90) -> None:
+    try:
+        wait_for(job_is(job, condition), timeout_seconds=seconds, what=f"job {job.id}")
+    except TimeoutError as error:
+        state = (job.status, job.progress, job.error)
+        raise AssertionError(f"{error}; it is {state}\n{there.logs()}") from None
+
+
+def training(job: Job) -> object:
+    return job.status == "running" and job.progress
+
+
+def ended(job: Job) -> bool:
+    return job.status in ("completed", "failed", "cancelled")
+
+
+def children_of(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    """Return the processes that train: all below the worker but its template and helpers."""
+    below = psutil.Process(process.pid).children(recursive=True)
+    return [p for p in below if os.getpgid(p.pid) != os.getpgid(process.pid)]
+
+
+def test_a_tiny_model_is_trained_for_two_epochs(
+    there: Instance, redis_service: RedisService
+) -> None:
+    there.worker("w1")
+    job = digits_job(there, epochs=2)
+    start(job)
+    wait_until(there, job, ended)
+    assert (job.status, job.error) == ("completed", None)
+    assert job.progress is not None
+    assert (job.progress["percent"], job.progress["epoch"]) == (100.0, 2)
+    assert job.accuracy == job.best["value"] if job.best else False
+    for name in ("train_loss", "val_loss", "top1", "top5", "learning_rate", "images_per_second"):
+        rows = select(Metric).where(Metric.name == name).order_by(Metric.epoch)
+        assert [m.epoch for m in db.session.scalars(rows)] == [1, 2], name
+    kept = {a.name: a for a in db.session.scalars(select(Artifact))}
+    folder = there.home / "outputs" / wire.job_folder(job.id)
+    assert {"checkpoints/last.pth", "checkpoints/best.safetensors"} <= set(kept)
+    for artifact in kept.values():
+        assert (folder / artifact.name).stat().st_size == artifact.size
+    assert job.best_model_path == str(folder / "checkpoints/best.safetensors")
+    log = [e.data["text"] for e in db.session.scalars(select(JobEvent).filter_by(type="log"))]
+    assert "test_resnet" in "".join(log)
+    with redis_service.client() as client:
+        assert client.xlen(wire.EVENT_STREAM) == 0
+        assert client.exists(wire.lease_key(job.id)) == 0
+
+
+def test_any_celery_client_sees_the_progress_and_the_result(
+    on_sqlite: Instance, redis_service: RedisService
+) -> None:
+    there = on_sqlite
+    there.worker("w1")
+    job = digits_job(there, epochs=6)
+    start(job)
+    wait_until(there, job, training)
+    command = [sys.executable, "-m", "celery", "-A", "workers.app", "inspect", "active", "--json"]
+    environ = {**os.environ, **there.environ}
+    answer = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, check=True)
+    [[task]] = json.loads(answer.stdout).values()
+    assert task["id"] == f"job-{job.id}-attempt-1"
+    assert task["progress"]["epochs"] == 6
+    wait_until(there, job, ended)
+    from celery import Celery
+
+    onlooker = Celery(broker=redis_service.url, backend=redis_service.url)
+    result = AsyncResult(task["id"], app=onlooker)
+    wait_for(lambda: result.state == "SUCCESS", what="Celery's SUCCESS")
+    assert result.result["best_model_path"] == job.best_model_path
+
+
+@pytest.mark.parametrize(
+    ("mode", "seconds"), [(CancelMode.NOW, 5), (CancelMode.KILL, 5), (CancelMode.AFTER_EPOCH, 60)]
+)
+def test_a_running_job_is_cancelled_and_no_process_of_it_lives(
+    on_sqlite: Instance, mode: CancelMode, seconds: float
+) -> None:
+    there = on_sqlite
+    worker = there.worker("w1")
+    job = digits_job(there, epochs=500, hyperparameters={"workers": 1})
+    start(job)
+    wait_until(there, job, training)
+    group = children_of(worker)
+    assert len(group) >= 2  # the child and its loader process
+    job_actions.cancel(job, mode=mode, actor="test")
+    wait_until(there, job, ended, seconds=seconds)
+    assert job.status == "cancelled"
+    assert not [p for p in group if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+    last = there.home / "outputs" / wire.job_folder(job.id) / "checkpoints/last.pth"
+    assert last.exists() == (mode != CancelMode.KILL) or mode == CancelMode.KILL
+
+
+def test_a_queued_job_that_is_cancelled_never_trains(on_sqlite: Instance) -> None:
+    there = on_sqlite
+    first, second = digits_job(there, epochs=1), digits_job(there, epochs=1)
+    start(first)
+    start(second)
+    job_actions.cancel(first, mode=CancelMode.NOW, actor="test")
+    assert first.status == "cancelled"
+    there.worker("w1")
+    wait_until(there, second, ended)
+    assert second.status == "completed"
+    assert db.session.get_one(Attempt, (first.id, 1)).started_at is None
+
+
+def test_a_worker_that_is_terminated_hands_its_job_to_another(on_sqlite: Instance) -> None:
+    there = on_sqlite
+    worker = there.worker("w1")
+    job = digits_job(there, epochs=30)
+    start(job)
+    wait_until(there, job, lambda j: j.progress and j.progress["epoch"] >= 2)
+    worker.send_signal(signal.SIGTERM)
+    worker.wait(15)
+    wait_until(there, job, lambda j: j.status == "queued" and j.attempt == 2)
+    there.worker("w2")
+    wait_until(there, job, ended)
+    assert (job.status, job.attempt, job.worker) == ("completed", 2, "w2")
+    epochs = [m.epoch for m in db.session.scalars(select(Metric).filter_by(name="top1"))]
+    assert sorted(epochs) == list(range(1, 31))
+    attempts = [a.outcome for a in db.session.scalars(select(Attempt).order_by(Attempt.number))]
+    assert attempts == ["handed_back", "completed"]
+
+
+def test_a_worker_that_is_killed_takes_its_child_along(on_sqlite: Instance) -> None:
+    there = on_sqlite
+    worker = there.worker("w1")
+    job = digits_job(there, epochs=500, hyperparameters={"workers": 1})
+    start(job)
+    wait_until(there, job, training)
+    group = children_of(worker)
+    assert group
+    worker.kill()
+    wait_for(
+        lambda: not [p for p in group if p.is_running() and p.status() != psutil.STATUS_ZOMBIE],
+        timeout_seconds=10,
+        what="the end of the child",
+    )
+
+
+def test_a_child_that_is_killed_fails_its_job_and_frees_the_slot(on_sqlite: Instance) -> None:
+    there = on_sqlite
+    worker = there.worker("w1")
+    job, after = digits_job(there, epochs=500), digits_job(there, epochs=1)
+    start(job)
+    start(after)
+    wait_until(there, job, training)
+    children_of(worker)[0].kill()
+    wait_until(there, job, ended, seconds=15)
+    assert job.error is not None
+    assert (job.status, job.error["kind"]) == ("failed", "child_died")
+    assert "SIGKILL" in job.error["message"]
+    wait_until(there, after, ended)
+    assert after.status == "completed"
+
+
+def test_a_revoke_from_any_celery_client_stops_the_training(
+    on_sqlite: Instance, redis_service: RedisService
+) -> None:
+    there = on_sqlite
+    there.worker("w1")
+    job = digits_job(there, epochs=500)
+    start(job)
+    wait_until(there, job, training)
+    from celery import Celery
+
+    Celery(broker=redis_service.url).control.revoke(wire.task_id(job.id, 1))
+    wait_until(there, job, ended, seconds=15)
+    assert job.status == "cancelled"
+
+
+def test_training_outlives_an_outage_of_redis(
+    on_sqlite: Instance, redis_service: RedisService
+) -> None:
+    there = on_sqlite
+    there.worker("w1")
+    job = digits_job(there, epochs=40)
+    start(job)
+    wait_until(there, job, training)
+    redis_service.kill()
+    folder = there.home / "outputs" / wire.job_folder(job.id)
+    before = (folder / "events.jsonl").stat().st_size
+    wait_for(
+        lambda: (folder / "events.jsonl").stat().st_size > before + 2000,
+        timeout_seconds=60,
+        what="training going on",
+    )
+    redis_service.start()
+    wait_until(there, job, ended, seconds=120)
+    assert (job.status, job.attempt) == ("completed", 1)
+    epochs = [m.epoch for m in db.session.scalars(select(Metric).filter_by(name="top1"))]
+    assert sorted(epochs) == list(range(1, 41))
+
+
+def test_subprocess_mode_trains_cancels_and_resumes_with_no_broker(
+    tmp_path: Path, database_url: str
+) -> None:
+    with instance(tmp_path, database_url=database_url, redis=None) as there:
+        recorder = there.recorder()
+        job = digits_job(there, epochs=20)
+        start(job)
+        wait_until(there, job, lambda j: j.progress and j.progress["epoch"] >= 2)
+        job_actions.cancel(job, mode=CancelMode.NOW, actor="test")
+        wait_until(there, job, ended, seconds=5)
+        assert job.status == "cancelled"
+        job_actions.resume(job, actor="test")
+        wait_until(there, job, lambda j: j.progress and j.progress["epoch"] >= 4)
+        recorder.terminate()
+        recorder.wait(20)
+        wait_until(there, job, lambda j: j.status == "queued" and j.attempt == 3, seconds=5)
+        there.recorder()
+        wait_until(there, job, ended)
+        assert job.status == "completed"
+        epochs = [m.epoch for m in db.session.scalars(select(Metric).filter_by(name="top1"))]
+        assert sorted(epochs) == list(range(1, 21))
