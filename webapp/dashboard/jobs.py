@@ -14,7 +14,7 @@ from webapp.dashboard.pages import may_edit
 from webapp.models import Job, JobStatus
 from webapp.services import datasets, labels, projects
 from webapp.services import jobs as job_service
-from webapp.services.waiting import NOT_WAITING, waits
+from webapp.services.job_view import views
 
 JOBS_A_PAGE = 50
 _MOST_LINES = 1000  # of a job's history or artifacts on its page
@@ -34,7 +34,7 @@ def project(project_id: int) -> ResponseReturnValue:
         limit=JOBS_A_PAGE,
         cursor=cursor,
     )
-    filters = {"q": query or None, "status": status or None}
+    filters: dict[str, Any] = {"q": query or None, "status": status or None}
     here = url_for("dashboard.project", project_id=project_id, **filters)
     filtered = bool(query or status)
     return render_template(
@@ -95,17 +95,15 @@ def job_panel(job_id: int, panel: str) -> ResponseReturnValue:
 
 
 def shown(jobs: Sequence[Job]) -> list[dict[str, Any]]:
-    """Return jobs with what a person wants to know beside them."""
-    waiting = waits(jobs)
+    """Return jobs in the API's form, with the names of what it tells by number."""
     of_dataset, of_creator = labels.dataset_names(jobs), labels.creator_names(jobs)
     return [
         {
-            **{column.key: getattr(job, column.key) for column in Job.__table__.columns},
-            "waiting_reason": waiting.get(job.id, NOT_WAITING).reason,
-            "dataset_name": of_dataset[job.id],
-            "created_by_name": of_creator.get(job.id),
+            **view,
+            "dataset_name": of_dataset[view["id"]],
+            "created_by_name": of_creator.get(view["id"]),
         }
-        for job in jobs
+        for view in views(jobs)
     ]
 
 

@@ -12,7 +12,7 @@ from webapp.models import Dataset, Job, User
 
 
 def dataset_names(jobs: Sequence[Job]) -> dict[int, str]:
-    """Return the name of each job's data set by the job's id; of an unregistered one, its folder's."""
+    """Return the name of each job's data set, or of its unregistered folder, by the job's id."""
     wanted = {job.dataset_id for job in jobs if job.dataset_id is not None}
     query = select(Dataset.id, Dataset.name).where(Dataset.id.in_(wanted))
     known = {row.id: row.name for row in db.session.execute(query)} if wanted else {}

@@ -13,6 +13,7 @@ export class Log {
     this.attempt = 0;
     this.offset = null; // bytes of the attempt's log that are shown; null: not loaded yet
     this.early = []; // events that came while the tail was on its way
+    this.loads = 0;
     this.lines = 0;
     this.following = true;
     view.addEventListener("scroll", () => this.follow(this.atEnd()));
@@ -37,8 +38,10 @@ export class Log {
     if (attempt < 1) return;
     this.attempt = attempt;
     this.offset = null;
+    this.loads += 1;
+    const mine = this.loads;
     const answer = await text(`/api/v1/training/jobs/${this.jobId}/logs?attempt=${attempt}&tail=${TAIL_LINES}`);
-    if (attempt !== this.attempt) return;
+    if (mine !== this.loads) return; // asked for again meanwhile
     this.view.replaceChildren();
     this.lines = 0;
     this.append(answer.text);

@@ -1,0 +1,112 @@
+"""A real Chromium in front of the real application."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
+
+from modelyard.ports import free_port
+from tests.e2e.dashboard_server import EMAIL, PASSWORD, Dashboard
+from tests.services import RedisService
+
+CHROMIUM_OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+
+
+@pytest.fixture(scope="session")
+def browser(chromium_path: str) -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium_path, args=CHROMIUM_OPTIONS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def dashboard(
+    tmp_path_factory: pytest.TempPathFactory, _redis: RedisService
+) -> Iterator[Dashboard]:
+    """An instance with a person who may log in; each test makes projects of its own."""
+    dashboard = Dashboard(tmp_path_factory.mktemp("dashboard"), redis_url=_redis.url)
+    dashboard.prepare()
+    dashboard.start()
+    yield dashboard
+    dashboard.stop()
+
+
+@pytest.fixture
+def dashboard_without_broker(tmp_path: Path) -> Iterator[Dashboard]:
+    """An instance whose Redis is not there."""
+    dashboard = Dashboard(tmp_path / "home", redis_url=f"redis://127.0.0.1:{free_port()}/0")
+    dashboard.prepare()
+    dashboard.start()
+    yield dashboard
+    dashboard.stop()
+
+
+class Watch:
+    """What a page must not do: complain in its console, or fetch from elsewhere."""
+
+    def __init__(self, origin: str) -> None:
+        self._origin = urlsplit(origin).netloc
+        self.complaints: list[str] = []
+        self.outside: list[str] = []
+
+    def follow(self, page: Page) -> None:
+        page.on("console", self._console)
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("request", lambda request: self._request(request.url))
+
+    def _console(self, message: ConsoleMessage) -> None:
+        # A refused request is reported here too; those a test provokes, it takes out again.
+        if message.type in ("error", "warning"):
+            self.complaints.append(message.text)
+
+    def _request(self, url: str) -> None:
+        parts = urlsplit(url)
+        if parts.scheme in ("http", "https", "ws", "wss") and parts.netloc != self._origin:
+            self.outside.append(url)
+
+
+@pytest.fixture
+def watch(dashboard: Dashboard) -> Iterator[Watch]:
+    watch = Watch(dashboard.url)
+    yield watch
+    assert watch.complaints == []
+    assert watch.outside == []
+
+
+@pytest.fixture
+def context(browser: Browser, dashboard: Dashboard) -> Iterator[BrowserContext]:
+    context = browser.new_context(
+        base_url=dashboard.url, viewport={"width": 1360, "height": 850}, color_scheme="light"
+    )
+    context.set_default_timeout(10_000)
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def visitor(context: BrowserContext, watch: Watch) -> Page:
+    """A page of somebody who is not logged in."""
+    page = context.new_page()
+    watch.follow(page)
+    return page
+
+
+@pytest.fixture
+def page(visitor: Page) -> Page:
+    """A page of somebody who has just logged in."""
+    log_in(visitor)
+    visitor.wait_for_url("/")
+    return visitor
+
+
+def log_in(page: Page, *, password: str = PASSWORD, at: str = "") -> None:
+    page.goto(f"{at}/login")
+    page.get_by_label("Email").fill(EMAIL)
+    page.get_by_label("Password").fill(password)
+    page.get_by_role("button", name="Log in").click()
+    page.wait_for_load_state()

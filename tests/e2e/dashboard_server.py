@@ -1,0 +1,186 @@
+"""The real application behind gunicorn, and the hand of a worker that reports to it.
+
+What a worker would have published is written with the recorder's own :func:`record`, so a
+browser sees what it would see of a real one, at the moment a test chooses.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import urllib.error
+import urllib.request
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from flask import Flask
+from PIL import Image
+
+from adapters.wire import Event, EventType
+from modelyard.ports import free_port
+from modelyard.settings import load_settings
+from tests.services import python, wait_for
+from webapp import create_app
+from webapp.models import User
+from webapp.services import accounts, datasets, job_actions, job_creation, jobs, projects, schema
+from webapp.services.job_request import JobRequest
+from webapp.services.recorder import record
+
+PASSWORD = "correct horse battery staple"
+EMAIL = "ada@example.org"
+
+
+class Dashboard:
+    """One instance with a database of its own, and a second application on the same database."""
+
+    def __init__(self, home: Path, *, redis_url: str) -> None:
+        self.home = home
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.images = home / "data" / "shades"
+        self._environ = {
+            "MODELYARD_HOME": str(home),
+            "MODELYARD_FLOWER_URL": "http://127.0.0.1:5555",
+            "REDIS_URL": redis_url,
+        }
+        self._process: subprocess.Popen[bytes] | None = None
+        self.app: Flask = create_app(load_settings(self._environ))
+
+    def prepare(self) -> None:
+        """Make the database, a person who may log in, and a small data set on the disk."""
+        with self.app.app_context():
+            schema.migrate()
+            accounts.create_user(email=EMAIL, password=PASSWORD, name="Ada Lovelace")
+        for split, count in (("train", 4), ("val", 2)):
+            for name, shade in (("dark", 20), ("light", 230)):
+                place = self.images / split / name
+                place.mkdir(parents=True)
+                for number in range(count):
+                    Image.new("RGB", (16, 16), (shade + number,) * 3).save(place / f"{number}.png")
+
+    def start(self) -> None:
+        with (self.home / "web.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                python(
+                    "-m", "gunicorn", "-k", "gevent", "-w", "1", "--no-control-socket",
+                    "--graceful-timeout", "1", "-b", f"127.0.0.1:{self.port}", "webapp.wsgi:app",
+                ),
+                env={**os.environ, **self._environ},
+                stdout=log,
+                stderr=log,
+            )  # fmt: skip
+        wait_for(self._answers, what="an answer of the web process")
+
+    def stop(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self._process.terminate()
+            self._process.wait(timeout=15)
+
+    def project(self, name: str, description: str = "") -> int:
+        """Make a project with the data set registered in it; return its id."""
+        with self.app.app_context():
+            project = projects.create_project(self._ada(), name=name, description=description)
+            project_id = project.id
+            datasets.register(
+                project, name="shades", path=str(self.images), format=None, task_type=None
+            )
+        return project_id
+
+    def empty_project(self, name: str) -> int:
+        with self.app.app_context():
+            return projects.create_project(self._ada(), name=name, description="").id
+
+    def job(self, project_id: int, name: str, *, started: bool = False, **fields: Any) -> int:
+        """Make a job on the project's data set; return its id."""
+        with self.app.app_context():
+            ada = self._ada()
+            found = datasets.list_datasets(ada, project_id=project_id, limit=1, cursor=None)
+            described = {
+                "project_id": project_id,
+                "name": name,
+                "framework": "timm",
+                "model_name": "resnet18",
+                "task_type": "image_classification",
+                "dataset_id": found.items[0].id,
+                "epochs": 12,
+                "batch_size": 32,
+                "learning_rate": 0.002,
+            }
+            request = JobRequest.model_validate({**described, **fields})
+            job = job_creation.create(request, user=ada, actor=f"user:{ada.id} {ada.email}")
+            if started:
+                job_actions.start(job, actor=f"user:{ada.id} {ada.email}")
+            return job.id
+
+    def status(self, job_id: int) -> str:
+        with self.app.app_context():
+            return jobs.get_job(job_id, user=self._ada()).status
+
+    def _ada(self) -> User:
+        user = accounts.find_user(EMAIL)
+        assert user is not None
+        return user
+
+    def _answers(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, (self.home / "web.log").read_text()
+        try:
+            with urllib.request.urlopen(f"{self.url}/login", timeout=5) as response:
+                return response.status == 200
+        except (urllib.error.URLError, OSError):
+            return False
+
+
+class Worker:
+    """What a worker tells of one attempt."""
+
+    def __init__(
+        self, dashboard: Dashboard, job_id: int, *, attempt: int = 1, seq: int = 0
+    ) -> None:
+        self._dashboard = dashboard
+        self._job_id = job_id
+        self._attempt = attempt
+        self._seq = seq
+
+    def starts(self) -> None:
+        self._tell(
+            EventType.STARTED,
+            worker="gpu-box-1", host="gpu-box-1.lan", device="NVIDIA L4", versions={},
+            resumed=False,
+        )  # fmt: skip
+
+    def is_at(self, *, epoch: int, epochs: int, percent: float, eta_seconds: float) -> None:
+        self._tell(
+            EventType.PROGRESS,
+            epoch=epoch, epochs=epochs, step=5, steps=45, percent=percent,
+            eta_seconds=eta_seconds, images_per_second=812.0, phase="train",
+        )  # fmt: skip
+
+    def measures(self, *, epoch: int, **values: float) -> None:
+        self._tell(EventType.METRICS, epoch=epoch, step=epoch * 45, values=values)
+
+    def logs(self, *lines: str) -> None:
+        self._tell(EventType.LOG, lines=list(lines))
+
+    def keeps(self, name: str) -> None:
+        self._tell(
+            EventType.ARTIFACT,
+            name=name, kind="checkpoint", path=name, size=44_912_331, sha256="ab" * 32,
+        )  # fmt: skip
+
+    def ends(self, outcome: str, *, error: dict[str, str] | None = None) -> None:
+        self._tell(EventType.FINISHED, outcome=outcome, result=None, error=error, exit_code=0)
+
+    def _tell(self, type: EventType, **data: Any) -> None:
+        self._seq += 1
+        event = Event(
+            job_id=self._job_id,
+            attempt=self._attempt,
+            seq=self._seq,
+            type=type,
+            time=datetime.now(UTC),
+            data=data,
+        )
+        with self._dashboard.app.app_context():
+            record([event])

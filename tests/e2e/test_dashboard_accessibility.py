@@ -1,0 +1,97 @@
+"""Every page, light and dark, wide and narrow: no finding of axe, nothing cut off."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page, expect
+
+from tests.e2e.dashboard_server import Dashboard, Worker
+
+Scheme = Literal["light", "dark"]
+PAGES = (
+    "/",
+    "/projects/{project}",
+    "/projects/{project}?q=nothing",
+    "/projects/{project}/datasets",
+    "/projects/{project}/jobs/new",
+    "/jobs/{running}",
+    "/jobs/{failed}",
+    "/jobs/{pending}",
+    "/workers",
+)
+
+
+@pytest.fixture(scope="module")
+def ids(dashboard: Dashboard) -> dict[str, int]:
+    """A project with a job of each look."""
+    project = dashboard.project("Everything", "A job of each look")
+    running = dashboard.job(project, "running", started=True, tags=["baseline"], notes="Why not")
+    worker = Worker(dashboard, running)
+    worker.starts()
+    worker.is_at(epoch=2, epochs=12, percent=14.0, eta_seconds=40)
+    for epoch in (1, 2):
+        worker.measures(epoch=epoch, train_loss=1 / epoch, val_loss=1.2 / epoch, top1=0.5)
+    worker.logs("epoch 1", "epoch 2")
+    worker.keeps("checkpoints/last.pt")
+    failed = dashboard.job(project, "failed", started=True)
+    unlucky = Worker(dashboard, failed)
+    unlucky.starts()
+    unlucky.ends("failed", error={"kind": "nan_loss", "message": "NaN", "hint": "Less"})
+    dashboard.job(project, "queued", started=True)
+    return {
+        "project": project,
+        "running": running,
+        "failed": failed,
+        "pending": dashboard.job(project, "pending"),
+    }
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("path", PAGES)
+def test_axe_finds_nothing(page: Page, ids: dict[str, int], path: str, scheme: Scheme) -> None:
+    page.emulate_media(color_scheme=scheme)
+    page.goto(path.format(**ids))
+    wait_until_drawn(page)
+    assert findings(page) == []
+
+
+def test_axe_finds_nothing_in_the_login(visitor: Page) -> None:
+    visitor.goto("/login")
+    assert findings(visitor) == []
+
+
+def test_axe_finds_nothing_in_the_dialogs(page: Page, ids: dict[str, int]) -> None:
+    page.get_by_role("button", name="New project").first.click()
+    assert findings(page) == []
+    page.goto(f"/jobs/{ids['running']}")
+    page.get_by_role("button", name="Cancel", exact=True).click()
+    assert findings(page) == []
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_a_narrow_screen_needs_no_sideways_scrolling(
+    page: Page, ids: dict[str, int], path: str
+) -> None:
+    page.set_viewport_size({"width": 390, "height": 800})
+    page.goto(path.format(**ids))
+    wait_until_drawn(page)
+    width = page.evaluate("document.documentElement.scrollWidth")
+    assert width <= 390
+
+
+def wait_until_drawn(page: Page) -> None:
+    if page.locator("#live").count():
+        expect(page.locator("#live")).not_to_have_text("Connecting…")
+    page.evaluate("document.fonts.ready")
+
+
+def findings(page: Page) -> list[str]:
+    violations = Axe().run(page).response["violations"]
+    return [
+        f"{violation['impact']} {violation['id']}: {node['html'][:150]} {node['failureSummary']}"
+        for violation in violations
+        for node in violation["nodes"]
+    ]

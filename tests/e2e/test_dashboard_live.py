@@ -1,0 +1,259 @@
+"""The pages follow what happens, without a reload."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from playwright.sync_api import BrowserContext, Locator, Page, expect
+
+from tests.e2e.conftest import Watch, log_in
+from tests.e2e.dashboard_server import Dashboard, Worker
+
+
+@contextmanager
+def no_reload(page: Page) -> Iterator[None]:
+    page.evaluate("window.stillTheSamePage = true")
+    yield
+    assert page.evaluate("window.stillTheSamePage === true"), "the page was loaded again"
+
+
+def open_project(page: Page, project_id: int) -> None:
+    page.goto(f"/projects/{project_id}")
+    expect(page.locator("#live")).to_have_text("Live")
+
+
+def open_job(page: Page, job_id: int) -> None:
+    page.goto(f"/jobs/{job_id}")
+    expect(page.locator("#live")).to_have_text("Live")
+
+
+def row(page: Page, job_id: int) -> Locator:
+    return page.locator(f"#experiments [data-job='{job_id}']")
+
+
+def badge(place: Page | Locator) -> Locator:
+    return place.locator("[data-badge]")
+
+
+def test_a_row_follows_its_job_from_start_to_end(page: Page, dashboard: Dashboard) -> None:
+    project_id = dashboard.project("Followed")
+    job_id = dashboard.job(project_id, "followed")
+    open_project(page, project_id)
+    experiment = row(page, job_id)
+    with no_reload(page):
+        expect(badge(experiment)).to_have_text("Pending")
+        experiment.get_by_role("button", name="Start").click()
+        expect(badge(experiment)).to_have_text("Queued")
+        expect(experiment).to_contain_text("No worker serves the queue timm")
+        expect(experiment.get_by_role("button", name="Start")).to_be_hidden()
+        expect(experiment.get_by_role("button", name="Cancel")).to_be_focused()
+
+        worker = Worker(dashboard, job_id)
+        worker.starts()
+        expect(badge(experiment)).to_have_text("Running")
+        expect(experiment.get_by_text("No worker serves")).to_be_hidden()
+        worker.is_at(epoch=3, epochs=12, percent=25.5, eta_seconds=95)
+        expect(experiment).to_contain_text("3 / 12")
+        expect(experiment).to_contain_text("1 min 35 s left")
+        expect(experiment.locator("progress")).to_have_attribute("value", "25.5")
+        worker.measures(epoch=3, train_loss=0.5, val_loss=0.25, top1=0.9)
+        expect(experiment.locator("[data-field=accuracy]")).to_have_text("90.0 %")
+        expect(experiment.locator("[data-field=loss]")).to_have_text("0.25")
+        worker.measures(epoch=4, train_loss=0.4, val_loss=0.3, top1=0.8)
+        expect(experiment.locator("[data-field=accuracy]")).to_have_text("90.0 %")
+        expect(experiment.locator("[data-field=loss]")).to_have_text("0.3")
+        worker.ends("completed")
+        expect(badge(experiment)).to_have_text("Completed")
+        expect(experiment.get_by_role("button")).to_have_count(0)
+
+
+def test_a_failure_says_why_in_its_row_and_what_to_do_on_its_page(
+    page: Page, dashboard: Dashboard
+) -> None:
+    project_id = dashboard.project("Failing")
+    job_id = dashboard.job(project_id, "failing", started=True)
+    open_project(page, project_id)
+    worker = Worker(dashboard, job_id)
+    worker.starts()
+    worker.ends(
+        "failed",
+        error={
+            "kind": "out_of_memory",
+            "message": "The GPU has not enough memory for batches of 512 images",
+            "hint": "Start again with batch size 256",
+        },
+    )
+    with no_reload(page):
+        expect(badge(row(page, job_id))).to_have_text("Failed")
+        expect(row(page, job_id)).to_contain_text("not enough memory")
+    page.get_by_role("link", name="failing").click()
+    expect(page.get_by_role("alert").first).to_contain_text("batch size 256")
+
+
+def test_a_job_that_somebody_else_makes_appears(page: Page, dashboard: Dashboard) -> None:
+    project_id = dashboard.project("Shared")
+    open_project(page, project_id)
+    expect(page.get_by_text("No experiment yet")).to_be_visible()
+    with no_reload(page):
+        first = dashboard.job(project_id, "first of another person")
+        expect(row(page, first)).to_contain_text("first of another person")
+        expect(page.get_by_text("No experiment yet")).to_be_hidden()
+        second = dashboard.job(project_id, "second of another person")
+        expect(row(page, second)).to_be_visible()
+    expect(page.locator("#experiments tbody tr").first).to_contain_text("second")
+
+
+def test_a_queued_job_is_cancelled_at_once(page: Page, dashboard: Dashboard) -> None:
+    project_id = dashboard.project("Cancelled")
+    job_id = dashboard.job(project_id, "queued", started=True)
+    open_project(page, project_id)
+    with no_reload(page):
+        row(page, job_id).get_by_role("button", name="Cancel").click()
+        expect(badge(row(page, job_id))).to_have_text("Cancelled")
+    assert dashboard.status(job_id) == "cancelled"
+
+
+def test_the_cancel_of_a_running_job_asks_how(page: Page, dashboard: Dashboard) -> None:
+    project_id = dashboard.project("Asks how")
+    job_id = dashboard.job(project_id, "running", started=True)
+    Worker(dashboard, job_id).starts()
+    open_job(page, job_id)
+    cancel = page.get_by_role("button", name="Cancel", exact=True)
+    dialog = page.get_by_role("dialog")
+    cancel.click()
+    dialog.get_by_role("button", name="Keep training").click()
+    expect(dialog).to_be_hidden()
+    assert dashboard.status(job_id) == "running"
+
+    cancel.click()
+    dialog.get_by_label("After this epoch").check()
+    dialog.get_by_role("button", name="Cancel the job").click()
+    expect(badge(page)).to_have_text("Cancelling")
+    assert dashboard.status(job_id) == "cancelling"
+
+
+def test_the_curves_grow_and_an_epoch_is_never_drawn_twice(
+    page: Page, dashboard: Dashboard
+) -> None:
+    project_id = dashboard.project("Curves")
+    job_id = dashboard.job(project_id, "curves", started=True)
+    worker = Worker(dashboard, job_id)
+    worker.starts()
+    worker.measures(epoch=1, train_loss=2.0, val_loss=1.8, top1=0.4, learning_rate=0.002)
+    open_job(page, job_id)
+    loss = page.locator("[data-chart=loss]")
+    with no_reload(page):
+        expect(loss).to_have_attribute("data-points", "1")
+        for epoch in range(2, 6):
+            worker.measures(epoch=epoch, train_loss=2 / epoch, val_loss=1.8 / epoch, top1=0.5)
+            expect(loss).to_have_attribute("data-points", str(epoch))
+        expect(loss.get_by_role("img")).to_have_attribute(
+            "aria-label", "Loss by epoch. Epoch 5: train_loss 0.4, val_loss 0.36"
+        )
+        worker.ends("handed_back")
+        expect(badge(page)).to_have_text("Queued")
+        again = Worker(dashboard, job_id, attempt=2)
+        again.starts()
+        again.measures(epoch=5, train_loss=0.3, val_loss=0.31, top1=0.95)
+        expect(loss.get_by_role("img")).to_have_attribute(
+            "aria-label", re.compile("train_loss 0.3, val_loss 0.31")
+        )
+        expect(loss).to_have_attribute("data-points", "5")
+        expect(page.get_by_text("Attempt 2")).to_be_visible()
+    page.reload()
+    expect(loss).to_have_attribute("data-points", "5")
+
+
+def test_the_log_grows_and_stays_where_the_reader_scrolled_to(
+    page: Page, dashboard: Dashboard
+) -> None:
+    project_id = dashboard.project("Logs")
+    job_id = dashboard.job(project_id, "logging", started=True)
+    worker = Worker(dashboard, job_id)
+    worker.starts()
+    worker.logs("the very first line", *(f"line {number}" for number in range(80)))
+    open_job(page, job_id)
+    log = page.locator("#log")
+    expect(log).to_contain_text("line 79")
+    with no_reload(page):
+        worker.logs("Grüße von line 80")
+        expect(log).to_contain_text("Grüße von line 80")
+        assert at_end(log)
+        log.evaluate("log => { log.scrollTop = 0 }")
+        expect(page.get_by_role("button", name="To the end")).to_be_visible()
+        worker.logs("line 81")
+        expect(log).to_contain_text("line 81")
+        assert log.evaluate("log => log.scrollTop") == 0
+        page.get_by_role("button", name="To the end").click()
+        assert at_end(log)
+        worker.logs("line 82")
+        expect(log).to_contain_text("line 82")
+        assert at_end(log)
+    assert log.inner_text().count("line 8\n") == 1
+    assert log.inner_text().count("line 81\n") == 1
+
+
+def at_end(log: Locator) -> bool:
+    return bool(log.evaluate("log => log.scrollHeight - log.scrollTop - log.clientHeight < 24"))
+
+
+def test_the_page_of_a_job_follows_its_head_and_its_files(page: Page, dashboard: Dashboard) -> None:
+    project_id = dashboard.project("Head")
+    job_id = dashboard.job(project_id, "head")
+    open_job(page, job_id)
+    with no_reload(page):
+        page.get_by_role("button", name="Start", exact=True).click()
+        expect(badge(page)).to_have_text("Queued")
+        worker = Worker(dashboard, job_id)
+        worker.starts()
+        expect(page.locator("[data-field=worker]")).to_have_text("gpu-box-1")
+        worker.is_at(epoch=2, epochs=12, percent=12.5, eta_seconds=61)
+        expect(page.locator(".stats [data-field=epochs]")).to_have_text("2 / 12")
+        expect(page.locator(".stats [data-field=eta]")).to_have_text("1 min 1 s left")
+        worker.keeps("checkpoints/best.pt")
+        expect(page.get_by_role("link", name="checkpoints/best.pt")).to_be_visible()
+        worker.ends("completed")
+        expect(badge(page)).to_have_text("Completed")
+        expect(page.locator("#live")).to_have_text("Final")
+        expect(page.locator("[data-panel=history]")).to_contain_text("Completed")
+
+
+def test_a_page_catches_up_after_the_server_was_away(
+    page: Page, dashboard: Dashboard, watch: Watch
+) -> None:
+    project_id = dashboard.project("Away")
+    job_id = dashboard.job(project_id, "away", started=True)
+    worker = Worker(dashboard, job_id)
+    worker.starts()
+    worker.measures(epoch=1, train_loss=2.0, val_loss=1.8)
+    worker.logs("before")
+    open_job(page, job_id)
+    expect(page.locator("#log")).to_contain_text("before")
+    with no_reload(page):
+        dashboard.stop()
+        expect(page.locator("#live")).to_have_text("Reconnecting…")
+        worker.measures(epoch=2, train_loss=1.0, val_loss=0.9)
+        worker.logs("meanwhile")
+        dashboard.start()
+        expect(page.locator("#live")).to_have_text("Live", timeout=20_000)
+        expect(page.locator("[data-chart=loss]")).to_have_attribute("data-points", "2")
+        expect(page.locator("#log")).to_contain_text("meanwhile")
+    assert page.locator("#log").inner_text() == "before\nmeanwhile\n"
+    watch.complaints.clear()  # of the connections that were refused
+
+
+def test_a_start_while_the_broker_is_away_is_refused_and_may_be_tried_again(
+    context: BrowserContext, dashboard_without_broker: Dashboard
+) -> None:
+    dashboard, page = dashboard_without_broker, context.new_page()
+    log_in(page, at=dashboard.url)
+    project_id = dashboard.project("No broker")
+    job_id = dashboard.job(project_id, "waits for the broker")
+    page.goto(f"{dashboard.url}/projects/{project_id}")
+    page.get_by_role("button", name="Start").click()
+    expect(page.get_by_role("alert")).to_contain_text("The broker cannot be reached")
+    expect(page.get_by_role("button", name="Start")).to_be_enabled()
+    expect(badge(row(page, job_id))).to_have_text("Pending")
+    assert dashboard.status(job_id) == "pending"

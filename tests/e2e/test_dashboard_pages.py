@@ -1,0 +1,166 @@
+"""What a person does in the dashboard with the mouse and the keyboard."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.e2e.conftest import Watch, log_in
+from tests.e2e.dashboard_server import Dashboard
+
+
+def test_a_wrong_password_is_refused_and_the_right_one_leads_to_the_projects(
+    visitor: Page, watch: Watch
+) -> None:
+    log_in(visitor, password="not the password at all")
+    expect(visitor.get_by_role("alert")).to_have_text("The address or the password is wrong")
+    expect(visitor.get_by_label("Email")).to_have_value("ada@example.org")
+    assert len(watch.complaints) == 1
+    assert "401" in watch.complaints.pop()  # Chromium reports the refusal itself
+
+    log_in(visitor)
+    expect(visitor.get_by_role("heading", name="Projects")).to_be_visible()
+    expect(visitor.get_by_text("Ada Lovelace")).to_be_visible()
+
+
+def test_a_page_that_needs_a_login_is_shown_after_it(visitor: Page, dashboard: Dashboard) -> None:
+    project_id = dashboard.project("Asked for")
+    visitor.goto(f"/projects/{project_id}?q=resnet")
+    expect(visitor).to_have_url(re.compile("/login"))
+    visitor.get_by_label("Email").fill("ada@example.org")
+    visitor.get_by_label("Password").fill("correct horse battery staple")
+    visitor.keyboard.press("Enter")
+    expect(visitor).to_have_url(f"{dashboard.url}/projects/{project_id}?q=resnet")
+
+
+def test_the_login_leads_to_no_other_site(visitor: Page, dashboard: Dashboard) -> None:
+    visitor.goto("/login?next=https://elsewhere.example/")
+    visitor.get_by_label("Email").fill("ada@example.org")
+    visitor.get_by_label("Password").fill("correct horse battery staple")
+    visitor.get_by_role("button", name="Log in").click()
+    expect(visitor).to_have_url(f"{dashboard.url}/")
+
+
+def test_after_logging_out_no_page_is_shown(page: Page) -> None:
+    page.get_by_role("button", name="Log out").click()
+    expect(page).to_have_url(re.compile("/login"))
+    page.goto("/")
+    expect(page).to_have_url(re.compile("/login"))
+
+
+def test_a_project_is_made_and_says_what_to_do_first(page: Page) -> None:
+    page.get_by_role("button", name="New project").first.click()
+    page.get_by_label("Name").fill("Steel plates")
+    page.get_by_label("Description").fill("Defects, found by camera")
+    page.get_by_role("button", name="Create").click()
+    expect(page.get_by_role("heading", name="Steel plates")).to_be_visible()
+    expect(page.get_by_text("Defects, found by camera")).to_be_visible()
+    expect(page.get_by_text("No experiment yet")).to_be_visible()
+    page.get_by_role("link", name="Register a data set").click()
+    expect(page.get_by_role("heading", name="Register a data set")).to_be_visible()
+
+
+def test_a_data_set_is_registered_and_shown_with_what_was_found(
+    page: Page, dashboard: Dashboard
+) -> None:
+    project_id = dashboard.empty_project("Shades")
+    page.goto(f"/projects/{project_id}/datasets")
+    page.get_by_label("Name").fill("Dark and light")
+    page.get_by_label("Folder").fill(str(dashboard.images))
+    page.get_by_role("button", name="Register").click()
+    found = page.locator("section", has=page.get_by_role("heading", name="Dark and light"))
+    expect(found.locator(".badge")).to_have_text("Valid")
+    expect(found).to_contain_text("12 (train 8, val 4)")
+    expect(found).to_contain_text("2: dark, light")
+
+
+def test_a_folder_outside_the_data_roots_is_refused_at_its_field(
+    page: Page, dashboard: Dashboard, tmp_path: Path, watch: Watch
+) -> None:
+    project_id = dashboard.empty_project("Outside")
+    page.goto(f"/projects/{project_id}/datasets")
+    page.get_by_label("Name").fill("Elsewhere")
+    page.get_by_label("Folder").fill(str(tmp_path))
+    page.get_by_role("button", name="Register").click()
+    field = page.get_by_label("Folder")
+    expect(field).to_have_attribute("aria-invalid", "true")
+    expect(field).to_be_focused()
+    expect(page.locator("[data-problem=path]")).not_to_be_empty()
+    expect(page.get_by_role("button", name="Register")).to_be_enabled()
+    assert "422" in watch.complaints.pop()
+
+
+def test_the_problems_of_a_data_set_are_listed_with_their_files(
+    page: Page, dashboard: Dashboard
+) -> None:
+    broken = dashboard.images.parent / "broken"
+    (broken / "train" / "empty").mkdir(parents=True, exist_ok=True)
+    (broken / "train" / "full").mkdir(exist_ok=True)
+    (broken / "train" / "full" / "torn.png").write_bytes(b"\x89PNG no more")
+    project_id = dashboard.empty_project("Broken")
+    page.goto(f"/projects/{project_id}/datasets")
+    page.get_by_label("Name").fill("Broken")
+    page.get_by_label("Folder").fill(str(broken))
+    page.get_by_role("button", name="Register").click()
+    expect(page.locator(".badge")).to_have_text("Invalid")
+    expect(page.get_by_role("row", name="train/full/torn.png")).to_be_visible()
+
+
+def test_a_job_is_described_in_the_form_and_started_with_it(
+    page: Page, dashboard: Dashboard
+) -> None:
+    project_id = dashboard.project("New jobs")
+    page.goto(f"/projects/{project_id}")
+    page.get_by_role("link", name="New job").first.click()
+    page.get_by_label("Name").fill("From the form")
+    page.get_by_label("Model").fill("resnet18")
+    expect(page.get_by_text("11.7 M parameters")).to_be_visible()
+    page.get_by_label("Epochs").fill("3")
+    page.get_by_label("Hyperparameters", exact=True).fill('{"weight_decay": 0.01}')
+    page.get_by_role("button", name="Create and start").click()
+    expect(page.get_by_role("heading", name="From the form")).to_be_visible()
+    expect(page.locator("[data-badge]")).to_have_text("Queued")
+    expect(page.locator(".facts")).to_contain_text("weight_decay")
+
+
+def test_what_is_wrong_with_a_job_is_said_at_the_field(
+    page: Page, dashboard: Dashboard, watch: Watch
+) -> None:
+    project_id = dashboard.project("Wrong jobs")
+    page.goto(f"/projects/{project_id}/jobs/new")
+    page.get_by_label("Model").fill("resnet1800")
+    page.get_by_label("Hyperparameters", exact=True).fill('{"weight_decay": -1}')
+    page.get_by_role("button", name="Create only").click()
+    expect(page.locator("[data-problem=model_name]")).to_contain_text("resnet18")
+    expect(page.locator("[data-problem=hyperparameters]")).to_contain_text("weight_decay")
+    expect(page.get_by_label("Model")).to_be_focused()
+    assert "422" in watch.complaints.pop()
+
+    page.get_by_label("Hyperparameters", exact=True).fill("{not json")
+    page.get_by_role("button", name="Create only").click()
+    expect(page.locator("[data-problem=hyperparameters]")).to_contain_text("not JSON")
+
+
+def test_a_long_list_is_turned_page_by_page(page: Page, dashboard: Dashboard) -> None:
+    project_id = dashboard.project("Many")
+    for number in range(53):
+        dashboard.job(project_id, f"job {number:02}")
+    page.goto(f"/projects/{project_id}")
+    rows = page.locator("#experiments tbody tr")
+    expect(rows).to_have_count(50)
+    expect(rows.first).to_contain_text("job 52")
+    page.get_by_role("link", name="Older").click()
+    expect(rows).to_have_count(3)
+    expect(rows.last).to_contain_text("job 00")
+    page.get_by_role("link", name="Newest").click()
+    expect(rows).to_have_count(50)
+
+
+@pytest.mark.parametrize("path", ["/projects/999999", "/jobs/999999"])
+def test_what_is_not_there_is_said_so_in_a_page(page: Page, watch: Watch, path: str) -> None:
+    page.goto(path)
+    expect(page.get_by_role("heading", name="Not found")).to_be_visible()
+    assert "404" in watch.complaints.pop()
