@@ -1,0 +1,81 @@
+"""The Procfile, run by honcho against an outside Redis and PostgreSQL."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import sys
+import urllib.request
+from pathlib import Path
+
+import psutil
+import psycopg
+import pytest
+
+from modelyard.ports import free_port
+from tests.services import Spawned, answers, wait_for
+
+ROOT = Path(__file__).parents[2]
+PROCESSES = ["release", "web", "recorder", "worker_timm", "worker_ultralytics", "flower"]
+
+
+@pytest.fixture
+def environ(tmp_path: Path, redis_url: str, postgres_url: str) -> dict[str, str]:
+    shutil.copy(ROOT / "Procfile", tmp_path)
+    return {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "HOME": str(tmp_path),
+        "PYTHONUNBUFFERED": "1",
+        "REDIS_URL": redis_url,
+        "DATABASE_URL": postgres_url,
+        "MODELYARD_HOME": str(tmp_path / "home"),
+        "MODELYARD_FLOWER_PORT": str(free_port()),
+    }
+
+
+def honcho(*arguments: str, environ: dict[str, str], folder: Path) -> Spawned:
+    command = ["honcho", "--no-colour", *arguments]
+    return Spawned(command, environ=environ, log=folder / "honcho.log", cwd=folder)
+
+
+def test_the_procfile_has_a_process_for_each_part() -> None:
+    names = re.findall(r"^(\w+):", (ROOT / "Procfile").read_text(), re.MULTILINE)
+    assert names == PROCESSES
+
+
+def test_release_prepares_the_database_and_ends(environ: dict[str, str], tmp_path: Path) -> None:
+    with honcho("start", "release", environ=environ, folder=tmp_path) as release:
+        assert release.wait(timeout_seconds=60) == 0, release.output()
+    dsn = environ["DATABASE_URL"].replace("+psycopg", "")
+    with psycopg.connect(dsn) as connection:
+        assert connection.execute("SELECT count(*) FROM alembic_version").fetchone() == (1,)
+
+
+def test_honcho_runs_the_whole_of_it(environ: dict[str, str], tmp_path: Path) -> None:
+    port = free_port()
+    # honcho counts up by a hundred from one process of the file to the next.
+    base = port - 100 * PROCESSES.index("web")
+    with honcho("start", "--port", str(base), environ=environ, folder=tmp_path) as everything:
+        url = f"http://127.0.0.1:{port}/readyz"
+        wait_for(lambda: _is_ready(url), timeout_seconds=90, what="the web process")
+        for name in ("timm", "ultralytics"):
+            worker = {**environ, "MODELYARD_WORKER_NAME": f"{os.uname().nodename}-{name}"}
+            wait_for(lambda worker=worker: answers(["modelyard", "health", "worker"], worker))
+        wait_for(lambda: answers(["modelyard", "health", "recorder"], environ))
+        wait_for(lambda: answers(["modelyard", "health", "flower"], environ))
+        assert everything.alive(), everything.output()
+        below = psutil.Process(everything.pid).children(recursive=True)
+        everything.process.send_signal(signal.SIGTERM)
+        everything.wait(timeout_seconds=20)
+    _, alive = psutil.wait_procs(below, timeout=10)
+    assert not alive, [process.cmdline() for process in alive]
+
+
+def _is_ready(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5):
+            return True
+    except OSError:
+        return False
