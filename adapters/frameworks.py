@@ -27,6 +27,7 @@ class FrameworkInfo:
     formats: Mapping[TaskType, tuple[DatasetFormat, ...]]  # what each task can be trained on
     optimizers: tuple[str, ...]  # the first is the default
     hyperparameters: type[BaseModel]
+    image_size_step: int = 1  # an image's side must be a multiple of it
 
 
 _TIMM = FrameworkInfo(
@@ -47,6 +48,7 @@ _ULTRALYTICS = FrameworkInfo(
     formats={TaskType.OBJECT_DETECTION: (DatasetFormat.YOLO,)},
     optimizers=ultralytics_schema.OPTIMIZERS,
     hyperparameters=ultralytics_schema.UltralyticsHyperparameters,
+    image_size_step=ultralytics_schema.IMAGE_SIZE_STEP,
 )
 
 FRAMEWORKS: dict[str, FrameworkInfo] = {info.name: info for info in (_TIMM, _ULTRALYTICS)}

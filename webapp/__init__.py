@@ -18,7 +18,7 @@ def create_app(settings: Settings | None = None, **config: Any) -> OpenAPI:
     ``settings`` are read from the environment where they are not given, ``config`` overrides
     Flask's configuration.
     """
-    from webapp import api, dashboard, http
+    from webapp import api, dashboard, http, telemetry
     from webapp.config import configuration
     from webapp.extensions import db, jwt, limiter, migrate
     from webapp.services import broker
@@ -38,6 +38,7 @@ def create_app(settings: Settings | None = None, **config: Any) -> OpenAPI:
     broker.init_app(app, settings)
 
     http.init_app(app)
+    telemetry.init_app(app)
     api.init_app(app)
     dashboard.init_app(app)
     return app

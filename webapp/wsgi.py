@@ -1,5 +1,9 @@
-"""What gunicorn serves: ``gunicorn webapp.wsgi:app``."""
+"""What gunicorn serves: ``gunicorn -k gevent webapp.wsgi:app``."""
 
+from modelyard.settings import load_settings
 from webapp import create_app
+from webapp.metrics_folder import share_between_processes
 
-app = create_app()
+settings = load_settings()
+share_between_processes(settings.home)  # before create_app imports the metrics
+app = create_app(settings)

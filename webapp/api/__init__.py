@@ -22,12 +22,23 @@ def make_application(import_name: str) -> OpenAPI:
 
 
 def init_app(app: OpenAPI) -> None:
-    from webapp.api import auth, projects
+    from webapp.api import (
+        auth,
+        catalog,
+        datasets,
+        events,
+        job_results,
+        jobs,
+        operations,
+        projects,
+        workers,
+    )
 
     paths.init_app(app)
     requests.init_app(app)
     authentication.init_app(app)
     problems.init_app(app)
-    for module in (auth, projects):
+    resources = (auth, projects, datasets, catalog, jobs, job_results, events, workers, operations)
+    for module in resources:
         app.register_api(module.blueprint)
     document.init_app(app)

@@ -107,7 +107,15 @@ def _complete(document: dict[str, Any]) -> dict[str, Any]:
     for path, item in document["paths"].items():
         for method, operation in item.items():
             _complete_operation(operation, path=path, method=method)
+            _complete_body(operation.get("requestBody"), schemas)
     return document
+
+
+def _complete_body(body: dict[str, Any] | None, schemas: dict[str, Any]) -> None:
+    """A body of which no field is required may be left out."""
+    if body is not None:
+        name = body["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
+        body["required"] = bool(schemas[name].get("required"))
 
 
 def _complete_operation(operation: dict[str, Any], *, path: str, method: str) -> None:

@@ -6,7 +6,7 @@ from flask import Flask
 from pydantic import BaseModel
 from werkzeug.routing import IntegerConverter
 
-from webapp.api.schemas.base import MAX_ID, Id
+from webapp.fields import MAX_ID, Id
 
 
 class IdConverter(IntegerConverter):

@@ -7,11 +7,12 @@ from typing import Any
 
 from flask import Flask, Response, g, jsonify, make_response, request
 from pydantic import ValidationError
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import InvalidRequestError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException
 
 from webapp.extensions import db
+from webapp.fields import field_errors
 from webapp.services.errors import ServiceError, Unauthorized
 
 logger = logging.getLogger(__name__)
@@ -30,6 +31,7 @@ def init_app(app: Flask) -> None:
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(OperationalError, _database_error)
     app.register_error_handler(PoolTimeout, _database_error)
+    app.register_error_handler(InvalidRequestError, _deleted_meanwhile)
     app.register_error_handler(Exception, _internal_error)
 
 
@@ -59,20 +61,6 @@ def invalid_input(error: ValidationError) -> Response:
     return problem(422, "Some fields are wrong", f"{field}: {messages[0]}", errors)
 
 
-def field_errors(error: ValidationError, *, prefix: str = "") -> dict[str, list[str]]:
-    """Return pydantic's messages by field, the path to a nested field joined by dots."""
-    errors: dict[str, list[str]] = {}
-    for item in error.errors(include_url=False, include_input=False, include_context=False):
-        field = ".".join([*filter(None, [prefix]), *(str(part) for part in item["loc"])]) or "body"
-        message = item["msg"].removeprefix("Value error, ")
-        if item["type"] == "extra_forbidden":
-            message = "There is no such field"
-        elif item["type"] == "missing":
-            message = "This field is required"
-        errors.setdefault(field, []).append(message)
-    return errors
-
-
 def _service_error(error: ServiceError) -> Response:
     db.session.rollback()
     response = problem(error.status, error.title, error.detail, getattr(error, "errors", None))
@@ -100,6 +88,13 @@ def _database_error(error: Exception) -> Response:
     db.session.rollback()
     logger.error("request %s: the database does not answer", g.get("request_id"), exc_info=error)
     return problem(503, "Service unavailable", "The database does not answer; try again soon")
+
+
+def _deleted_meanwhile(error: InvalidRequestError) -> Response:
+    if "Could not refresh instance" not in str(error):
+        return _internal_error(error)
+    db.session.rollback()
+    return problem(404, "Not found", "It was deleted meanwhile")
 
 
 def _internal_error(error: Exception) -> Response:

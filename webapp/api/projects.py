@@ -7,7 +7,7 @@ from typing import Any
 from webapp.api.authentication import current_user
 from webapp.api.document import problems, resource
 from webapp.api.paths import MemberPath, ProjectPath
-from webapp.api.schemas.base import PageQuery, dump, given
+from webapp.api.schemas.base import PageQuery, dump
 from webapp.api.schemas.projects import (
     MemberBody,
     MemberOut,
@@ -18,6 +18,7 @@ from webapp.api.schemas.projects import (
     ProjectPageOut,
     ProjectPatch,
 )
+from webapp.fields import given
 from webapp.models import Membership, Project, Role
 from webapp.services import projects
 

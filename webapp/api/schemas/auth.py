@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from webapp.api.schemas.base import Body, Line, Out, PageOut, UtcTime
+from webapp.api.schemas.base import Out, PageOut, UtcTime
+from webapp.fields import Body, Line
 
 # The pattern of HTML's <input type=email>: what a browser lets through, the API does too.
 Email = Annotated[

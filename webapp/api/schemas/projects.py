@@ -7,7 +7,8 @@ from typing import Literal
 from pydantic import Field
 
 from webapp.api.schemas.auth import Email
-from webapp.api.schemas.base import UNSET, Body, Line, Lines, Out, PageOut, UtcTime
+from webapp.api.schemas.base import Out, PageOut, UtcTime
+from webapp.fields import UNSET, Body, Line, Lines
 
 RoleName = Literal["viewer", "editor", "owner"]
 

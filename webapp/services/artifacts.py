@@ -1,0 +1,43 @@
+"""Files that a job wrote: found by their recorded name, and only below the job's own folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import select
+
+from webapp.extensions import db
+from webapp.models import Artifact, Job
+from webapp.services.errors import NotFound
+from webapp.services.jobs import output_dir
+
+# A file that was recorded and then written again (checkpoints/last is, each epoch) is newer
+# than its row. Its hash is not known yet.
+_CLOCK_MARGIN_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    path: Path
+    sha256: str | None  # None: it was written again since it was recorded
+
+
+def find(job: Job, name: str) -> StoredFile:
+    """Return an artifact's file. Raises NotFound."""
+    artifact = db.session.scalar(
+        select(Artifact).where(Artifact.job_id == job.id, Artifact.name == name)
+    )
+    if artifact is None:
+        raise NotFound(f"Job {job.id} has no artifact of this name")
+    root = output_dir(job.id).resolve()
+    path = (root / artifact.name).resolve()
+    # The name came from a worker: it must not lead out, be it by '..', by a link or absolute.
+    if not path.is_relative_to(root) or not path.is_file():
+        raise NotFound(f"The file of artifact {artifact.id} is not there any more")
+    stat = path.stat()
+    written_again = (
+        stat.st_size != artifact.size
+        or stat.st_mtime > artifact.created_at.timestamp() + _CLOCK_MARGIN_SECONDS
+    )
+    return StoredFile(path=path, sha256=None if written_again else artifact.sha256)

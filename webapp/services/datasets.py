@@ -1,0 +1,152 @@
+"""Data sets: registered by their folder, looked at, and looked at again."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from typing import Any
+
+from sqlalchemy import delete, select
+from sqlalchemy.exc import IntegrityError
+
+from adapters.contract import DatasetFormat, TaskType
+from adapters.data.apart import describe_apart
+from adapters.data.description import DatasetError, Description, Severity
+from adapters.data.roots import resolve_inside
+from webapp.config import settings
+from webapp.extensions import db
+from webapp.models import Dataset, Job, Project, Role, User
+from webapp.models.columns import utc_now
+from webapp.services.errors import Conflict, Forbidden, Invalid, NotFound
+from webapp.services.paging import Page, SortKey, paginate
+from webapp.services.projects import ACTIVE, role_in, visible_to
+from webapp.services.statements import affected
+
+PROBLEMS_TOLD = 5  # of an invalid data set, in the refusal of a job
+
+# Each look keeps a core or two busy: more at once would only slow each other down.
+_looking = threading.BoundedSemaphore(2)
+
+
+def get_dataset(dataset_id: int, *, user: User, needed: Role = Role.VIEWER) -> Dataset:
+    """Return a data set. Raises NotFound or, for a member who lacks the role, Forbidden."""
+    dataset = db.session.get(Dataset, dataset_id)
+    role = role_in(dataset.project_id, user=user) if dataset is not None else None
+    if dataset is None or role is None:
+        raise NotFound(f"There is no data set {dataset_id}")
+    if not role.allows(needed):
+        raise Forbidden(
+            f"You are {role} of project {dataset.project_id}; this needs the role {needed}"
+        )
+    return dataset
+
+
+def list_datasets(
+    user: User, *, project_id: int | None, limit: int, cursor: str | None
+) -> Page[Dataset]:
+    """Return the data sets that a person may see, the newest first."""
+    query = select(Dataset).where(visible_to(user, Dataset.project_id))
+    if project_id is not None:
+        query = query.where(Dataset.project_id == project_id)
+    keys = [SortKey(Dataset.id, descending=True)]
+    return paginate(db.session(), query, keys=keys, limit=limit, cursor=cursor)
+
+
+def register(
+    project: Project,
+    *,
+    name: str,
+    path: str,
+    format: DatasetFormat | None,
+    task_type: TaskType | None,
+) -> Dataset:
+    """Look at a folder and register it, also where it has problems.
+
+    Raises Invalid, with nothing registered, where it lies outside the data roots or cannot be
+    read as a data set.
+    """
+    project_id = project.id
+    description = look(path, format=format, task_type=task_type)
+    dataset = Dataset(project_id=project_id, name=name, path=str(description.path))
+    _fill(dataset, description)
+    db.session.add(dataset)
+    try:
+        db.session.commit()
+    except IntegrityError:
+        db.session.rollback()
+        raise NotFound(f"Project {project_id} was deleted meanwhile") from None
+    return dataset
+
+
+def look_again(dataset: Dataset) -> None:
+    """Bring what is known of a data set up to date. Raises Invalid where it cannot be read."""
+    dataset_id = dataset.id
+    description = look(
+        dataset.path,
+        format=DatasetFormat(dataset.format),
+        task_type=TaskType(dataset.task_type),
+    )
+    found = db.session.get(Dataset, dataset_id)
+    if found is None:
+        raise NotFound(f"Data set {dataset_id} was deleted meanwhile")
+    _fill(found, description)
+    found.checked_at = utc_now()
+    db.session.commit()
+
+
+def remove(dataset: Dataset) -> None:
+    """Forget a data set; its files stay. Raises Conflict while a job under way uses it."""
+    users = select(Job.id).where(Job.dataset_id == dataset.id, Job.status.in_(ACTIVE))
+    db.session.execute(select(Job.id).where(Job.dataset_id == dataset.id).with_for_update())
+    dataset_id = dataset.id
+    if affected(delete(Dataset).where(Dataset.id == dataset_id, ~users.exists())) != 1:
+        db.session.rollback()
+        raise Conflict(f"Data set {dataset_id} is used by jobs that are queued or running")
+    db.session.commit()
+
+
+def look(
+    path: str,
+    *,
+    format: DatasetFormat | None,
+    task_type: TaskType | None,
+    field: str = "path",
+) -> Description:
+    """Describe what lies at a path below the data roots; takes as long as its files are many.
+
+    Raises Invalid, naming ``field``, where nothing can be read there.
+    """
+    roots = settings().data_roots
+    db.session.rollback()  # hold no connection meanwhile
+    try:
+        real = resolve_inside(path, roots)
+        with _looking:
+            found = describe_apart(real, format=format, task_type=task_type, roots=roots)
+    except DatasetError as error:
+        raise Invalid({field: [str(error)]}) from None
+    return dataclasses.replace(found, path=real)  # as it was named: a folder, or its data.yaml
+
+
+def first_problems(problems: list[dict[str, Any]]) -> list[str]:
+    """Return the first errors of a data set, each with its file and line."""
+    errors = [problem for problem in problems if problem["severity"] == Severity.ERROR]
+    return [_sentence(problem) for problem in errors[:PROBLEMS_TOLD]]
+
+
+def _sentence(problem: dict[str, Any]) -> str:
+    place = problem["file"] or ""
+    if place and problem["line"] is not None:
+        place += f":{problem['line']}"
+    message: str = problem["message"]
+    return f"{place}: {message}" if place else message
+
+
+def _fill(dataset: Dataset, description: Description) -> None:
+    dataset.format = str(description.format)
+    dataset.task_type = str(description.task_type)
+    dataset.num_images = description.num_images
+    dataset.classes = list(description.classes)
+    dataset.splits = dict(description.splits)
+    dataset.status = "valid" if description.valid else "invalid"
+    dataset.problems = [problem.to_json() for problem in description.problems]
+    dataset.fingerprint = description.fingerprint

@@ -1,0 +1,56 @@
+"""What a person asks for: a job as it is described, with the bounds of every field."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from adapters.wire import DEFAULT_PRIORITY
+from webapp.fields import Body, FormatName, Id, Line, Lines, TaskName
+
+MAX_TAGS = 20
+Tag = Annotated[Line, Field(max_length=50)]
+Name = Annotated[Line, Field(max_length=200)]
+Notes = Annotated[Lines, Field(max_length=10_000)]
+Tags = Annotated[list[Tag], Field(max_length=MAX_TAGS)]
+Priority = Annotated[int, Field(ge=0, le=9, description="9 goes first")]
+
+
+class JobRequest(Body):
+    """A training job. Name a registered data set, or a folder and its format."""
+
+    project_id: Id
+    framework: Line = Field(max_length=50, examples=["timm"])
+    model_name: Line = Field(max_length=200, examples=["resnet18"])
+    task_type: TaskName
+    dataset_id: Id | None = None
+    dataset_path: Annotated[Lines, Field(min_length=1, max_length=4096)] | None = None
+    dataset_format: FormatName | None = None
+    epochs: int = Field(ge=1, le=10_000)
+    batch_size: int = Field(ge=1, le=4096)
+    learning_rate: float = Field(gt=0, le=10)
+    name: Name | None = Field(None, description="Default: made of the model and the data set")
+    optimizer: Annotated[Line, Field(max_length=50)] | None = Field(
+        None, description="Default: the framework's first; see GET /frameworks"
+    )
+    image_size: Annotated[int, Field(ge=16, le=4096)] | None = Field(
+        None, description="Side in pixels; default: the model's own"
+    )
+    pretrained: bool = False
+    seed: int = Field(0, ge=0, le=2**32 - 1)
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    priority: Priority = DEFAULT_PRIORITY
+    hyperparameters: dict[str, Any] = Field(
+        default_factory=dict, max_length=200, description="The framework's; see GET /frameworks"
+    )
+    tags: Tags = Field(default_factory=list)
+    notes: Notes = ""
+
+    @model_validator(mode="after")
+    def _one_dataset(self) -> Self:
+        if (self.dataset_id is None) == (self.dataset_path is None):
+            raise ValueError("Name either dataset_id, or dataset_path with dataset_format")
+        if self.dataset_path is None and self.dataset_format is not None:
+            raise ValueError("dataset_format goes with dataset_path, not with dataset_id")
+        return self

@@ -1,0 +1,91 @@
+"""A job as people see it: its row, with what follows from the queue, the workers and the time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from webapp.models import Job, JobStatus
+from webapp.services.jobs import output_dir
+from webapp.services.waiting import NOT_WAITING, Wait, waits
+
+_AS_THEY_ARE = (
+    "id",
+    "project_id",
+    "created_by",
+    "name",
+    "notes",
+    "tags",
+    "framework",
+    "model_name",
+    "task_type",
+    "dataset_id",
+    "dataset_path",
+    "dataset_format",
+    "dataset_fingerprint",
+    "epochs",
+    "batch_size",
+    "learning_rate",
+    "optimizer",
+    "image_size",
+    "pretrained",
+    "seed",
+    "priority",
+    "hyperparameters",
+    "status",
+    "queue",
+    "attempt",
+    "cancel_mode",
+    "worker",
+    "best",
+    "accuracy",
+    "loss",
+    "error",
+    "best_model_path",
+    "created_at",
+    "queued_at",
+    "started_at",
+    "completed_at",
+)
+
+
+def views(jobs: Sequence[Job]) -> list[dict[str, Any]]:
+    """Return jobs in the API's form."""
+    waiting = waits(jobs)
+    return [_view(job, waiting.get(job.id, NOT_WAITING)) for job in jobs]
+
+
+def view(job: Job) -> dict[str, Any]:
+    """Return a job in the API's form."""
+    return views([job])[0]
+
+
+def progress(job: Job) -> dict[str, Any]:
+    """Return how far a job is; time left only while there is some to be left."""
+    told = job.progress or {}
+    runs = job.status in (JobStatus.RUNNING, JobStatus.CANCELLING)
+    done = job.status == JobStatus.COMPLETED
+    return {
+        "epoch": told.get("epoch", 0),
+        "epochs": job.epochs,
+        "step": told.get("step", 0),
+        "steps": told.get("steps"),
+        "phase": told.get("phase"),
+        "percent": 100.0 if done else told.get("percent", 0.0),
+        "eta_seconds": told.get("eta_seconds") if runs else None,
+        "images_per_second": told.get("images_per_second"),
+    }
+
+
+def _view(job: Job, wait: Wait) -> dict[str, Any]:
+    seen = {name: getattr(job, name) for name in _AS_THEY_ARE}
+    return seen | {
+        "device": job.device or job.device_choice,
+        "device_requested": job.device_choice,
+        "queue_position": wait.position,
+        "waiting_reason": wait.reason,
+        "expected_start": wait.expected_start,
+        "progress": progress(job),
+        "metrics": job.latest_metrics or {},
+        "output_dir": str(output_dir(job.id)),
+    }

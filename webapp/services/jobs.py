@@ -1,0 +1,147 @@
+"""Jobs as they are asked for: one, many, changed, deleted. Their status is changed elsewhere."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import delete, func, or_, select, update
+
+from adapters.wire import job_folder
+from webapp.config import settings
+from webapp.extensions import db
+from webapp.models import Artifact, Attempt, Job, JobStatus, Role, StatusChange, User
+from webapp.services import event_log
+from webapp.services.cpu import run_blocking
+from webapp.services.errors import Conflict, Forbidden, NotFound, Unavailable
+from webapp.services.executors import get_executor
+from webapp.services.paging import Page, SortKey, paginate
+from webapp.services.projects import ACTIVE, role_in, visible_to
+from webapp.services.statements import affected
+
+# How a list may be sorted; '-' before it turns it round. Each ends with the id, which is unique.
+_SORTS: dict[str, Any] = {
+    "created_at": None,  # ids grow with time, and are indexed
+    "name": Job.name,
+    "status": Job.status,
+    "priority": Job.priority,
+    # None may not be sorted by: a job without one comes last, whichever way.
+    "accuracy": (func.coalesce(Job.accuracy, 2.0), func.coalesce(Job.accuracy, -1.0)),
+    "loss": (func.coalesce(Job.loss, 1e300), func.coalesce(Job.loss, -1e300)),
+}
+SORTS = tuple(name for key in _SORTS for name in (key, f"-{key}"))
+
+
+def get_job(job_id: int, *, user: User, needed: Role = Role.VIEWER) -> Job:
+    """Return a job. Raises NotFound or, for a member who lacks the role, Forbidden."""
+    job = db.session.get(Job, job_id)
+    role = role_in(job.project_id, user=user) if job is not None else None
+    if job is None or role is None:
+        raise NotFound(f"There is no job {job_id}")
+    if not role.allows(needed):
+        raise Forbidden(f"You are {role} of project {job.project_id}; this needs the role {needed}")
+    return job
+
+
+def list_jobs(
+    user: User,
+    *,
+    project_id: int | None = None,
+    status: list[str] | None = None,
+    framework: str | None = None,
+    q: str | None = None,
+    sort: str = "-created_at",
+    limit: int = 50,
+    cursor: str | None = None,
+) -> Page[Job]:
+    """Return the jobs that a person may see."""
+    query = select(Job).where(visible_to(user, Job.project_id))
+    if project_id is not None:
+        query = query.where(Job.project_id == project_id)
+    if status:
+        query = query.where(Job.status.in_(status))
+    if framework is not None:
+        query = query.where(Job.framework == framework)
+    for word in (q or "").split():
+        query = query.where(
+            or_(
+                Job.name.icontains(word, autoescape=True),
+                Job.model_name.icontains(word, autoescape=True),
+                Job.notes.icontains(word, autoescape=True),
+            )
+        )
+    return paginate(db.session(), query, keys=_sort_keys(sort), limit=limit, cursor=cursor)
+
+
+def change(job: Job, changes: dict[str, Any]) -> None:
+    """Change a job's name, notes, tags or priority and commit.
+
+    Raises Conflict where the priority is to change and the job waits no more.
+    """
+    job_id = job.id
+    if "priority" in changes:
+        waiting = (JobStatus.PENDING, JobStatus.QUEUED)
+        statement = update(Job).where(Job.id == job_id, Job.status.in_(waiting)).values(**changes)
+    else:
+        statement = update(Job).where(Job.id == job_id).values(**changes)
+    if affected(statement) != 1:
+        db.session.rollback()
+        raise Conflict(f"Job {job_id} waits no more: its priority cannot be changed")
+    db.session.commit()
+    db.session.refresh(job)
+    if "priority" in changes and job.status == JobStatus.QUEUED:
+        _send_with_new_priority(job)
+
+
+def remove(job: Job) -> None:
+    """Delete a job with its rows and files. Raises Conflict while it is queued or running."""
+    job_id = job.id
+    event_log.lock_order(db.session())  # no change of status passes in between
+    if affected(delete(Job).where(Job.id == job_id, Job.status.not_in(ACTIVE))) != 1:
+        db.session.rollback()
+        raise Conflict(f"Job {job_id} is queued or running; cancel it first")
+    db.session.commit()
+    run_blocking(shutil.rmtree, output_dir(job_id), ignore_errors=True)
+
+
+def output_dir(job_id: int) -> Path:
+    """Return the folder of everything that a job writes."""
+    return settings().outputs / job_folder(job_id)
+
+
+def attempts(job: Job) -> list[Attempt]:
+    return list(
+        db.session.scalars(select(Attempt).where(Attempt.job_id == job.id).order_by(Attempt.number))
+    )
+
+
+def history(job: Job, *, limit: int, cursor: str | None) -> Page[StatusChange]:
+    """Return each change of a job's status, the first first."""
+    query = select(StatusChange).where(StatusChange.job_id == job.id)
+    keys = [SortKey(StatusChange.id)]
+    return paginate(db.session(), query, keys=keys, limit=limit, cursor=cursor)
+
+
+def list_artifacts(job: Job, *, limit: int, cursor: str | None) -> Page[Artifact]:
+    query = select(Artifact).where(Artifact.job_id == job.id)
+    keys = [SortKey(Artifact.name), SortKey(Artifact.id)]
+    return paginate(db.session(), query, keys=keys, limit=limit, cursor=cursor)
+
+
+def _sort_keys(sort: str) -> list[SortKey]:
+    descending = sort.startswith("-")
+    column = _SORTS[sort.removeprefix("-")]
+    if isinstance(column, tuple):
+        column = column[descending]
+    by_id = SortKey(Job.id, descending=descending)
+    return [by_id] if column is None else [SortKey(column, descending=descending), by_id]
+
+
+def _send_with_new_priority(job: Job) -> None:
+    """Put a second message on the queue; whichever is read later finds the attempt taken."""
+    try:
+        get_executor().start(job)
+    except Unavailable:
+        # The message it has keeps the old place; the database's order is what people see.
+        return

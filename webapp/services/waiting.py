@@ -1,0 +1,144 @@
+"""Why a queued job waits, how many go before it, and when it may start."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import func, select
+
+from webapp.config import settings
+from webapp.extensions import db
+from webapp.models import Job, JobEvent, JobStatus
+from webapp.models.columns import utc_now
+from webapp.services import broker
+from webapp.services.errors import Unavailable
+
+Workers = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Wait:
+    position: int | None = None  # 1: it is next
+    reason: str | None = None
+    expected_start: datetime | None = None
+
+
+NOT_WAITING = Wait()
+
+
+def waits(jobs: Sequence[Job]) -> dict[int, Wait]:
+    """Return how each of the jobs that are queued waits, by its id."""
+    queued = [job for job in jobs if job.status == JobStatus.QUEUED]
+    if not queued:
+        return {}
+    positions = _positions(queued)
+    try:
+        workers: Workers | None = broker.workers()
+    except Unavailable:
+        workers = None
+    remaining = _remaining_seconds() if workers else {}
+    return {job.id: _wait(job, positions.get(job.id, 1), workers, remaining) for job in queued}
+
+
+def serving(workers: Workers, queue: str) -> Workers:
+    """Return the workers that read a queue; each framework has exactly one."""
+    return [worker for worker in workers if queue in worker["frameworks"]]
+
+
+def _wait(
+    job: Job, position: int, workers: Workers | None, remaining: dict[str, list[float]]
+) -> Wait:
+    if not broker.uses_broker():
+        return Wait(position, _ahead(job, position) or "This host's recorder is about to take it")
+    if workers is None:
+        return Wait(position, "The broker does not answer; the job keeps its place until it does")
+    able = serving(workers, job.queue)
+    if not able:
+        return Wait(
+            position,
+            f"No worker serves the queue {job.queue}; start one with: "
+            f"modelyard worker --frameworks {job.framework}",
+        )
+    active = [worker for worker in able if worker["status"] != "draining"]
+    if not active:
+        names = ", ".join(worker["name"] for worker in able)
+        return Wait(position, f"Every worker of the queue {job.queue} takes no new job: {names}")
+    ahead = _ahead(job, position)
+    free = sum(worker["slots"] - worker["busy"] for worker in active)
+    if free >= position:
+        return Wait(position, ahead or "A worker is about to take it")
+    slots = sum(worker["slots"] for worker in active)
+    reason = ahead or f"Next in the queue {job.queue}; each of the {slots} slots is busy"
+    return Wait(position, reason, _expected_start(position - free, active, job.queue, remaining))
+
+
+def _ahead(job: Job, position: int) -> str | None:
+    if position <= 1:
+        return None
+    jobs = "1 job is" if position == 2 else f"{position - 1} jobs are"
+    return f"{jobs} ahead in the queue {job.queue}"
+
+
+def _expected_start(
+    nth: int, active: Workers, queue: str, remaining: dict[str, list[float]]
+) -> datetime | None:
+    """Return when the nth slot falls free, where that can honestly be told.
+
+    It cannot where a slot may go to another queue's job, or where the slots that are busy now
+    do not suffice: how long a job that waits will take is not known.
+    """
+    if any(worker["frameworks"] != [queue] for worker in active):
+        return None
+    known = [seconds for worker in active for seconds in remaining.get(worker["name"], [])]
+    if nth > len(known) or len(known) < sum(worker["busy"] for worker in active):
+        return None
+    return utc_now() + timedelta(seconds=heapq.nsmallest(nth, known)[-1])
+
+
+def _remaining_seconds() -> dict[str, list[float]]:
+    """Return the seconds left of running jobs by worker, from their last progress."""
+    told = (
+        select(JobEvent.time)
+        .where(JobEvent.job_id == Job.id, JobEvent.type == "progress")
+        .order_by(JobEvent.id.desc())
+        .limit(1)
+        .scalar_subquery()
+    )
+    rows = db.session.execute(
+        select(Job.worker, Job.progress, told).where(Job.status == JobStatus.RUNNING)
+    )
+    now = utc_now()
+    remaining: dict[str, list[float]] = {}
+    for worker, progress, time in rows:
+        eta = (progress or {}).get("eta_seconds")
+        if worker is not None and time is not None and eta is not None:
+            left = max(0.0, eta - (now - time).total_seconds())
+            remaining.setdefault(worker, []).append(left)
+    return remaining
+
+
+def _positions(queued: Sequence[Job]) -> dict[int, int]:
+    """Return the place of jobs in their queues, in the order in which they will be taken."""
+    # In subprocess mode this host's recorder takes from all queues in one order.
+    by_queue = settings().execution_mode != "subprocess"
+    ranked = (
+        select(
+            Job.id,
+            func.row_number()
+            .over(
+                partition_by=Job.queue if by_queue else None,
+                order_by=(Job.priority.desc(), Job.queued_at, Job.id),
+            )
+            .label("position"),
+        )
+        .where(Job.status == JobStatus.QUEUED)
+        .subquery()
+    )
+    rows = db.session.execute(
+        select(ranked.c.id, ranked.c.position).where(ranked.c.id.in_([j.id for j in queued]))
+    )
+    return {row.id: row.position for row in rows}
