@@ -1,0 +1,272 @@
+"""`modelyard up`: everything starts, stays, and ends, from one command."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from modelyard.client import Client
+from tests.services import Spawned, wait_for
+
+READY = re.compile(r"^READY (http://\S+)$", re.MULTILINE)
+STOP_SECONDS = 15
+
+
+class Instance(Spawned):
+    """A `modelyard up` in a home folder of its own."""
+
+    def __init__(self, home: Path, *options: str, **environ: str) -> None:
+        self.home = home
+        command = [sys.executable, "-m", "modelyard", "up", "--home", str(home), "--port", "0"]
+        super().__init__(
+            [*command, *options],
+            log=home.with_suffix(".log"),
+            environ={**os.environ, "MODELYARD_WEB_PROCESSES": "1", **environ},
+            cwd=home.parent,
+        )
+
+    def url(self) -> str:
+        """Return the address, once it is ready."""
+
+        def ready() -> re.Match[str] | None:
+            assert self.alive(), self.output()
+            return READY.search(self.output())
+
+        found = wait_for(ready, timeout_seconds=90, what="READY")
+        assert found is not None
+        return found[1]
+
+    def password(self) -> str:
+        return (self.home / "admin.password").read_text().strip()
+
+    def client(self) -> Client:
+        client = Client(self.url())
+        client.login("admin@modelyard.local", self.password())
+        return client
+
+    def below(self) -> list[psutil.Process]:
+        return psutil.Process(self.pid).children(recursive=True)
+
+    def service(self, *words: str) -> psutil.Process | None:
+        """Return the service whose command line has these words."""
+        for process in psutil.Process(self.pid).children():
+            line = " ".join(process.cmdline())
+            if all(word in line for word in words):
+                return process
+        return None
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Instance]]:
+    """Start instances that are certainly gone after the test."""
+    started: list[Instance] = []
+
+    def start(name: str = "home", *options: str, **environ: str) -> Instance:
+        instance = Instance(tmp_path / name, *options, **environ)
+        started.append(instance.__enter__())
+        return instance
+
+    yield start
+    for instance in started:
+        if instance.alive():
+            instance.stop()
+        instance.__exit__(None, None, None)
+
+
+def test_up_serves_and_a_stop_leaves_no_process(start: Callable[..., Instance]) -> None:
+    instance = start()
+    with instance.client() as client:
+        assert client.get("/auth/me")["email"] == "admin@modelyard.local"
+        workers = wait_for(lambda: list(client.items("/workers")), what="the worker")
+        assert workers[0]["frameworks"] == ["timm", "ultralytics"]
+    said = instance.output()
+    for line in ("redis", "admin", "web", "recorder", "worker", "flower"):
+        assert re.search(rf"^{line} ", said, re.MULTILINE), said
+    below = instance.below()
+    assert len(below) > 6
+    asked = time.monotonic()
+    assert instance.stop(timeout_seconds=STOP_SECONDS) == 0
+    assert time.monotonic() - asked < STOP_SECONDS
+    assert not [process for process in below if process.is_running()]
+
+
+def test_a_second_start_keeps_the_administrator_and_tells_no_password(
+    start: Callable[..., Instance],
+) -> None:
+    first = start()
+    first.url()
+    password = first.password()
+    assert password in first.output()
+    first.stop()
+    first.log.unlink()
+    second = start()
+    with second.client() as client:
+        assert client.get("/auth/me")
+    assert password not in second.output()
+
+
+def test_secrets_are_in_no_command_line_and_readable_by_their_owner_only(
+    start: Callable[..., Instance],
+) -> None:
+    instance = start()
+    instance.url()
+    kept = [p for p in instance.home.rglob("*") if p.suffix in (".password", ".key", ".conf")]
+    assert len(kept) >= 5
+    assert {path.stat().st_mode & 0o777 for path in kept} == {0o600}
+    secrets = [path.read_text().strip() for path in kept if path.suffix != ".conf"]
+    for process in instance.below():
+        line = " ".join(process.cmdline())
+        assert not [secret for secret in secrets if secret in line], line
+
+
+def test_the_web_process_never_imports_what_trains(start: Callable[..., Instance]) -> None:
+    instance = start()
+    with instance.client() as client:
+        client.get("/models")
+    web = instance.service("gunicorn")
+    assert web is not None
+    for process in (web, *web.children()):
+        maps = Path(f"/proc/{process.pid}/maps").read_text()
+        assert "site-packages/torch/" not in maps
+
+
+def test_killed_services_are_started_again(start: Callable[..., Instance]) -> None:
+    instance = start()
+    url = instance.url()
+    for words in (("valkey-server",), ("gunicorn",), ("webapp.recorder",), ("-m", "workers")):
+        victim = instance.service(*words)
+        assert victim is not None
+        victim.kill()
+
+        def fresh(words: tuple[str, ...] = words, old: int = victim.pid) -> bool:
+            now = instance.service(*words)
+            return now is not None and now.pid != old
+
+        wait_for(fresh, what=f"another {words}")
+    wait_for(lambda: _is_ready(url), what="readiness after the restarts")
+
+
+def test_its_services_die_with_an_up_that_is_killed(start: Callable[..., Instance]) -> None:
+    instance = start()
+    instance.url()
+    below = instance.below()
+    instance.process.kill()
+    _, alive = psutil.wait_procs(below, timeout=10)
+    assert not alive, [process.cmdline() for process in alive]
+
+
+def test_a_second_up_on_the_same_home_is_refused(start: Callable[..., Instance]) -> None:
+    instance = start()
+    instance.url()
+    second = start()
+    assert second.wait(timeout_seconds=10) == 2
+    assert f"(process {instance.pid}) runs on {instance.home}" in second.output()
+    assert instance.alive()
+
+
+def test_two_instances_run_side_by_side(start: Callable[..., Instance]) -> None:
+    first, second = start("one"), start("two", "--frameworks", "timm")
+    with first.client() as one, second.client() as two:
+        project = one.post("/projects", {"name": "Only in the first"})
+        assert [item["id"] for item in one.items("/projects")] == [project["id"]]
+        assert list(two.items("/projects")) == []
+        (worker,) = wait_for(lambda: list(two.items("/workers")), what="the worker")
+        assert worker["frameworks"] == ["timm"]
+
+
+def test_a_port_in_use_is_refused_in_a_sentence(start: Callable[..., Instance]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        instance = start("home", "--port", port)
+        assert instance.wait(timeout_seconds=10) == 2
+    assert f"port {port} of 127.0.0.1 is in use" in instance.output()
+    assert "MODELYARD_PORT" in instance.output()
+
+
+def test_a_wrong_setting_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    environ = {**os.environ, "MODELYARD_CANCEL_GRACE_SECONDS": "soon"}
+    command = [sys.executable, "-m", "modelyard", "up", "--home", str(tmp_path / "home")]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "MODELYARD_CANCEL_GRACE_SECONDS is 'soon' but must be a number of" in done.stderr
+    assert not (tmp_path / "home").exists()
+
+
+def test_an_instance_that_cannot_start_says_why_and_leaves_nothing(
+    start: Callable[..., Instance],
+) -> None:
+    instance = start("home", DATABASE_URL="postgresql://nobody@127.0.0.1:1/none")
+    assert instance.wait(timeout_seconds=60) == 2
+    assert "'migrate' failed" in instance.output()
+    assert "READY" not in instance.output()
+
+
+def test_outside_services_are_used_where_they_are_named(
+    start: Callable[..., Instance], redis_url: str, postgres_url: str
+) -> None:
+    instance = start("home", REDIS_URL=redis_url, DATABASE_URL=postgres_url)
+    with instance.client() as client:
+        assert wait_for(lambda: list(client.items("/workers")), what="the worker")
+    assert instance.service("valkey-server") is None
+    assert not (instance.home / "modelyard.db").exists()
+
+
+def test_without_a_broker_there_is_neither_redis_nor_worker_nor_flower(
+    start: Callable[..., Instance],
+) -> None:
+    instance = start("home", TRAINING_EXECUTION_MODE="subprocess")
+    assert _is_ready(instance.url())
+    names = {line.split()[0] for line in instance.output().splitlines() if line[:1].strip()}
+    assert names == {"admin", "web", "recorder", "READY"}
+
+
+def test_flower_asks_for_its_login(start: Callable[..., Instance]) -> None:
+    instance = start()
+    instance.url()
+    found = re.search(r"^flower +(\S+) \(user admin", instance.output(), re.MULTILINE)
+    assert found is not None
+    password = (instance.home / "flower.password").read_text().strip()
+    manager = urllib.request.HTTPPasswordMgrWithDefaultRealm()
+    manager.add_password(None, found[1], "admin", password)
+    opener = urllib.request.build_opener(urllib.request.HTTPBasicAuthHandler(manager))
+
+    def tasks() -> bool:
+        try:
+            with opener.open(f"{found[1]}/api/tasks", timeout=5) as answer:
+                return isinstance(json.load(answer), dict)
+        except OSError:
+            return False
+
+    wait_for(tasks, what="Flower")
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        urllib.request.urlopen(f"{found[1]}/api/tasks", timeout=5)
+
+
+def test_ctrl_c_in_the_terminal_is_a_stop(start: Callable[..., Instance]) -> None:
+    instance = start()
+    instance.url()
+    below = instance.below()
+    instance.process.send_signal(signal.SIGINT)
+    assert instance.wait(timeout_seconds=STOP_SECONDS) == 0
+    assert not [process for process in below if process.is_running()]
+
+
+def _is_ready(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}/readyz", timeout=5):
+            return True
+    except OSError:
+        return False
