@@ -13,8 +13,11 @@ from webapp.api.authentication import current_user
 from webapp.config import settings
 from webapp.dashboard.blueprint import blueprint
 from webapp.models import Project, Role
+from webapp.services import broker
 from webapp.services import datasets as dataset_service
 from webapp.services import projects as project_service
+from webapp.services import workers as worker_service
+from webapp.services.errors import Unavailable
 
 _PROJECTS_A_PAGE = 60
 _DATASETS_A_PAGE = 100
@@ -72,3 +75,22 @@ def _formats() -> list[DatasetFormat]:
         for format in formats
     }
     return [format for format in DatasetFormat if format in used]
+
+
+@blueprint.get("/workers")
+def workers() -> ResponseReturnValue:
+    """Show the queues and the workers that are up."""
+    return render_template("dashboard/workers.html", section="workers", **_workers())
+
+
+@blueprint.get("/workers/panel")
+def workers_panel() -> ResponseReturnValue:
+    """Draw the queues and workers anew."""
+    return render_template("dashboard/parts/workers.html", **_workers())
+
+
+def _workers() -> dict[str, Any]:
+    try:
+        return {"queues": worker_service.queues(), "workers": broker.workers()}
+    except Unavailable as error:
+        return {"queues": [], "workers": [], "problem": error.detail}

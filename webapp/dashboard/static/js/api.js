@@ -36,11 +36,12 @@ async function send(method, path, body) {
 let refreshing = null;
 
 // Of several requests that find the login expired, one refreshes it for all.
-// Reading anything renews an access cookie that ran out, as long as the login lives.
+// Reading anything renews an access cookie that ran out, as long as the login lives. Resolves to
+// the status of the answer, 0 where there was none.
 export function refreshSession() {
   refreshing ??= fetch("/api/v1/auth/me", { credentials: "same-origin" })
-    .then((response) => response.ok)
-    .catch(() => false)
+    .then((response) => response.status)
+    .catch(() => 0)
     .finally(() => {
       refreshing = null;
     });

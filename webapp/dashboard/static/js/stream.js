@@ -8,12 +8,11 @@ const REOPEN_MS = 3000;
 
 export function follow(url, handlers, { onLive = () => {}, until = () => false } = {}) {
   let source = null;
-  let refused = 0;
 
   function open() {
+    if (source && source.readyState !== EventSource.CLOSED) return;
     source = new EventSource(url);
     source.addEventListener("open", () => {
-      refused = 0;
       onLive("on");
     });
     for (const name of EVENTS) {
@@ -30,13 +29,8 @@ export function follow(url, handlers, { onLive = () => {}, until = () => false }
     }
     onLive("off");
     if (source.readyState !== EventSource.CLOSED) return;
-    refused += 1;
-    const renewed = await refreshSession();
-    if (!renewed && refused > 5) {
-      goToLogin();
-      return;
-    }
-    setTimeout(open, REOPEN_MS);
+    if ((await refreshSession()) === 401) goToLogin();
+    else setTimeout(open, REOPEN_MS);
   }
 
   function close() {
