@@ -7,7 +7,14 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Page,
+    StorageState,
+    sync_playwright,
+)
 
 from modelyard.ports import free_port
 from tests.e2e.dashboard_server import EMAIL, PASSWORD, Dashboard
@@ -96,11 +103,21 @@ def visitor(context: BrowserContext, watch: Watch) -> Page:
     return page
 
 
+@pytest.fixture(scope="session")
+def login(browser: Browser, dashboard: Dashboard) -> StorageState:
+    """The cookies of a login; a test that ends it needs one of its own."""
+    with browser.new_context(base_url=dashboard.url) as context:
+        page = context.new_page()
+        log_in(page)
+        page.wait_for_url("/")
+        return context.storage_state()
+
+
 @pytest.fixture
-def page(visitor: Page) -> Page:
-    """A page of somebody who has just logged in."""
-    log_in(visitor)
-    visitor.wait_for_url("/")
+def page(context: BrowserContext, visitor: Page, login: StorageState) -> Page:
+    """The projects' page of somebody who is logged in."""
+    context.add_cookies(login["cookies"])
+    visitor.goto("/")
     return visitor
 
 

@@ -44,11 +44,12 @@ def test_the_login_leads_to_no_other_site(visitor: Page, dashboard: Dashboard) -
     expect(visitor).to_have_url(f"{dashboard.url}/")
 
 
-def test_after_logging_out_no_page_is_shown(page: Page) -> None:
-    page.get_by_role("button", name="Log out").click()
-    expect(page).to_have_url(re.compile("/login"))
-    page.goto("/")
-    expect(page).to_have_url(re.compile("/login"))
+def test_after_logging_out_no_page_is_shown(visitor: Page) -> None:
+    log_in(visitor)
+    visitor.get_by_role("button", name="Log out").click()
+    expect(visitor).to_have_url(re.compile("/login"))
+    visitor.goto("/")
+    expect(visitor).to_have_url(re.compile("/login"))
 
 
 def test_a_project_is_made_and_says_what_to_do_first(page: Page) -> None:

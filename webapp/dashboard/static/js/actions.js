@@ -1,6 +1,7 @@
 // The buttons of a job: start, cancel, resume, clone. A button is disabled while its request runs.
 
 import { json } from "./api.js";
+import { keepFocus } from "./focus.js";
 import { toast } from "./toast.js";
 
 const jobs = (id) => `/api/v1/training/jobs/${id}`;
@@ -62,17 +63,6 @@ async function run(button) {
     button.removeAttribute("aria-busy");
     keepFocus(holder, button);
   }
-}
-
-// A button that a new status hides must not take the keyboard's place with it.
-function keepFocus(holder, button) {
-  if (document.activeElement !== document.body && document.activeElement !== button) return;
-  if (button.checkVisibility()) {
-    button.focus();
-    return;
-  }
-  const next = [...holder.querySelectorAll("[data-action], a[href]")].find((e) => e.checkVisibility());
-  next?.focus();
 }
 
 document.addEventListener("click", (event) => {

@@ -14,7 +14,7 @@ const READ = {
 function body(form) {
   const values = {};
   for (const input of form.elements) {
-    if (!input.name || input.disabled) continue;
+    if (!input.name || input.disabled || input.type === "submit") continue;
     if (input.type === "checkbox") {
       values[input.name] = input.checked;
     } else if (input.value.trim() !== "") {

@@ -1,6 +1,7 @@
 // Puts what is known of a job into its element: a table's row or the job page's head.
 // Status decides by CSS what is shown (data-when); here only texts and the bar change.
 
+import { keepFocus } from "./focus.js";
 import { capital, duration, number, percent } from "./format.js";
 
 const ACCURACY = {
@@ -20,10 +21,12 @@ export function put(holder, field, text, title) {
 }
 
 export function showStatus(holder, status) {
+  const focused = holder.contains(document.activeElement) ? document.activeElement : null;
   holder.dataset.status = status;
   const badge = holder.querySelector("[data-badge]");
   badge.dataset.status = status;
   badge.textContent = capital(status);
+  keepFocus(holder, focused);
 }
 
 export function showProgress(holder, progress) {
