@@ -1,12 +1,12 @@
 """The names that the web application and the workers share in Redis, and the shape of events.
 
-    modelyard:events            stream: every event of every attempt, field 'event' holds JSON
-    modelyard:lease:<job>       string '<attempt>:<worker>', expires: the right to train the job
-    modelyard:fence:<job>       integer: attempts below it may not (go on to) train
-    modelyard:cancel:<job>      string '<attempt>:<mode>': a person's cancel
-    modelyard:workers           sorted set: worker name by the time it was last seen
-    modelyard:worker:<name>     string: JSON of what the worker is and does, expires
-    modelyard:drain:<name>      string: the worker takes no new job
+modelyard:events            stream: every event of every attempt, field 'event' holds JSON
+modelyard:lease:<job>       string '<attempt>:<worker>', expires: the right to train the job
+modelyard:fence:<job>       integer: attempts below it may not (go on to) train
+modelyard:cancel:<job>      string '<attempt>:<mode>': a person's cancel
+modelyard:workers           sorted set: worker name by the time it was last seen
+modelyard:worker:<name>     string: JSON of what the worker is and does, expires
+modelyard:drain:<name>      string: the worker takes no new job
 """
 
 from __future__ import annotations

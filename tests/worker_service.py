@@ -32,6 +32,7 @@ class Instance:
             redis_url=redis.url if redis else None,
             MODELYARD_DATA_ROOTS=str(self.data),
             MODELYARD_GPUS="",
+            MODELYARD_THREADS="1",  # the machine is shared: threads that wait for each other crawl
         )
         self._processes: list[subprocess.Popen[bytes]] = []
 

@@ -1,0 +1,177 @@
+"""What the queue forgot is found: lost attempts, messages that were never sent or lost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import update
+
+from adapters import wire
+from adapters.wire import EventType
+from tests.factories import STARTED, application, environment, make_events, make_job
+from tests.services import RedisService
+from webapp.extensions import db
+from webapp.models import Attempt, Job
+from webapp.models.columns import utc_now
+from webapp.services import executors, job_actions
+from webapp.services.job_actions import CancelMode
+from webapp.services.reaper import RESEND_AFTER_SECONDS, Reaper, give_up_attempt
+from webapp.services.recorder import record
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def redis(redis_service: RedisService, monkeypatch: pytest.MonkeyPatch) -> RedisService:
+    # The server of a test is seconds old, which the reaper rightly does not trust.
+    monkeypatch.setattr("webapp.services.reaper._redis_is_fresh", lambda: False)
+    with redis_service.client() as client:
+        client.flushall()
+    return redis_service
+
+
+@pytest.fixture
+def job(tmp_path: Path, database_url: str, redis: RedisService) -> Iterator[Job]:
+    environ = environment(tmp_path, database_url=database_url, redis_url=redis.url)
+    with application(environ):
+        job = make_job()
+        job_actions.start(job, actor="test")
+        yield job
+
+
+@pytest.fixture
+def reaper() -> Reaper:
+    clock = Clock()
+    reaper = Reaper(clock=clock)
+    clock.now += wire.LEASE_SECONDS + 1
+    return reaper
+
+
+def begin(job: Job) -> None:
+    """Let a worker take the job: its message is gone, its attempt has started."""
+    executors.broker.redis_client().delete(wire.priority_list("timm", 5))
+    record(make_events(job, (EventType.STARTED, STARTED)))
+
+
+def fresh(job: Job) -> Job:
+    db.session.rollback()
+    db.session.refresh(job)
+    return job
+
+
+def messages() -> int:
+    client = executors.broker.redis_client()
+    return sum(int(client.llen(wire.priority_list("timm", step))) for step in range(10))
+
+
+def test_a_job_whose_lease_died_is_queued_again_from_its_checkpoint(
+    job: Job, reaper: Reaper
+) -> None:
+    begin(job)
+    reaper.give_up(reaper.suspects())
+    job = fresh(job)
+    assert (job.status, job.attempt, job.resume, job.lost_attempts) == ("queued", 2, True, 1)
+    assert messages() == 1
+    lost = db.session.get_one(Attempt, (job.id, 1))
+    assert (lost.outcome, lost.reason) == ("lost", "worker w1 was lost")
+
+
+def test_a_job_whose_lease_lives_is_left_alone(job: Job, reaper: Reaper) -> None:
+    begin(job)
+    executors.broker.redis_client().set(wire.lease_key(job.id), "1:w1:token")
+    assert reaper.suspects() == []
+
+
+def test_a_lease_that_came_back_saves_a_suspect(job: Job, reaper: Reaper) -> None:
+    begin(job)
+    suspects = reaper.suspects()
+    executors.broker.redis_client().set(wire.lease_key(job.id), "1:w1:token")
+    reaper.give_up(suspects)
+    assert fresh(job).status == "running"
+
+
+def test_nothing_is_judged_within_a_lease_time_of_redis_return(job: Job, reaper: Reaper) -> None:
+    begin(job)
+    reaper.redis_was_away()
+    assert reaper.suspects() == []
+
+
+def test_a_server_that_has_just_started_is_not_trusted(
+    job: Job, reaper: Reaper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin(job)
+    monkeypatch.undo()
+    assert reaper.suspects() == []
+
+
+def test_too_many_lost_attempts_fail_the_job_with_the_reason(job: Job, reaper: Reaper) -> None:
+    for attempt in (1, 2, 3):
+        begin(job)
+        assert job.attempt == attempt
+        reaper.give_up(reaper.suspects())
+        job = fresh(job)
+    assert job.status == "failed"
+    assert job.error is not None
+    assert job.error["kind"] == "worker_lost"
+    assert "3 attempts were lost" in job.error["message"]
+
+
+def test_a_cancelling_job_whose_worker_is_lost_is_cancelled(job: Job, reaper: Reaper) -> None:
+    begin(job)
+    job_actions.cancel(job, mode=CancelMode.NOW, actor="test")
+    reaper.give_up(reaper.suspects())
+    assert fresh(job).status == "cancelled"
+
+
+def test_a_queued_job_that_the_broker_lost_is_sent_again_once(job: Job, reaper: Reaper) -> None:
+    executors.broker.redis_client().flushall()
+    reaper.send_again()
+    assert messages() == 0  # it may be in a worker's hands: not yet
+    age = utc_now() - timedelta(seconds=RESEND_AFTER_SECONDS + 1)
+    db.session.execute(update(Attempt).values(queued_at=age))
+    db.session.commit()
+    reaper.send_again()
+    reaper.send_again()
+    assert messages() == 1
+    assert fresh(job).attempt == 1
+
+
+def test_a_cancel_that_redis_did_not_hear_is_repeated(
+    job: Job, reaper: Reaper, redis: RedisService
+) -> None:
+    begin(job)
+    redis.kill()
+    job_actions.cancel(job, mode=CancelMode.KILL, actor="test")
+    assert fresh(job).status == "cancelling"
+    redis.start()
+    reaper.repeat_cancels()
+    with redis.client() as client:
+        assert client.get(wire.cancel_key(job.id)) == "1:kill"
+
+
+def test_what_happens_meanwhile_wins_over_giving_up(job: Job) -> None:
+    begin(job)
+    data = {"outcome": "completed", "result": None, "error": None, "exit_code": 0}
+    record(make_events(job, (EventType.FINISHED, data), first=2))
+    give_up_attempt(job, reason="late")
+    job = fresh(job)
+    assert (job.status, job.attempt) == ("completed", 1)
+    assert db.session.get_one(Attempt, (job.id, 1)).outcome == "completed"
+
+
+def test_a_start_while_the_broker_is_down_leaves_the_job_pending(
+    job: Job, redis: RedisService
+) -> None:
+    other = make_job()
+    redis.kill()
+    with pytest.raises(job_actions.Unavailable, match="The broker cannot be reached"):
+        job_actions.start(other, actor="test")
+    assert fresh(other).status == "pending"
