@@ -67,7 +67,7 @@ class _Gauges(registry.Collector):
 def _jobs() -> GaugeMetricFamily:
     family = GaugeMetricFamily("modelyard_jobs", "Jobs by status", labels=["status"])
     rows = db.session.execute(select(Job.status, func.count()).group_by(Job.status))
-    counts = dict(rows.tuples().all())
+    counts = {status: count for status, count in rows}
     for status in JobStatus:
         family.add_metric([status], counts.get(status, 0))
     return family

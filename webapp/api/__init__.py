@@ -18,6 +18,7 @@ def make_application(import_name: str) -> OpenAPI:
         static_folder=None,
     )
     app.url_map.strict_slashes = False  # /projects and /projects/ are the same list
+    app.url_map.merge_slashes = False  # no redirects: none is described
     return app
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from flask import request
 
 from webapp.api.authentication import current_user, public, session_claims
-from webapp.api.document import problems, resource
+from webapp.api.document import ANONYMOUS, problems, resource
 from webapp.api.paths import TokenPath
 from webapp.api.schemas.auth import (
     LoginBody,
@@ -26,7 +26,6 @@ from webapp.services import accounts, auth, personal_tokens
 blueprint = resource("auth", title="Auth")
 
 Answer = tuple[dict[str, Any], int]
-_NO_SECURITY: list[Any] = []
 
 
 def _email() -> str:
@@ -36,7 +35,7 @@ def _email() -> str:
 
 @blueprint.post(
     "/register",
-    security=_NO_SECURITY,
+    security=ANONYMOUS,
     responses={201: UserOut, **problems(403, 409, 422)},
 )
 @public
@@ -46,9 +45,7 @@ def register(body: RegisterBody) -> Answer:
     return dump(UserOut, user), 201
 
 
-@blueprint.post(
-    "/login", security=_NO_SECURITY, responses={200: TokenPairOut, **problems(401, 429)}
-)
+@blueprint.post("/login", security=ANONYMOUS, responses={200: TokenPairOut, **problems(401, 429)})
 @limit_failed_logins(_email)
 @public
 def login(body: LoginBody) -> Answer:

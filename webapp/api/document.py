@@ -26,6 +26,8 @@ SECURITY_SCHEMES: dict[str, Any] = {
         "description": "An access token of POST /auth/login, or a personal token",
     }
 }
+ANONYMOUS: list[dict[str, list[Any]]] = [{}]  # the ``security`` of a call that needs no token
+
 # What any call may answer; the rest is said call by call.
 _ALWAYS = (500, 503)
 _TITLES = {
@@ -119,6 +121,8 @@ def _complete_body(body: dict[str, Any] | None, schemas: dict[str, Any]) -> None
 
 
 def _complete_operation(operation: dict[str, Any], *, path: str, method: str) -> None:
+    if operation.get("security") == ANONYMOUS:
+        operation["security"] = []
     responses = operation["responses"]
     automatic = responses.get("422", {}).get("content", {})
     if "application/json" in automatic:  # the library's own, whose form is not ours

@@ -11,7 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from webapp import telemetry
-from webapp.api.document import problems, resource
+from webapp.api.document import ANONYMOUS, problems, resource
 from webapp.api.problems import problem
 from webapp.api.schemas.base import Out
 from webapp.extensions import db
@@ -20,7 +20,6 @@ from webapp.services.errors import Unavailable
 
 blueprint = resource("operations", title="Operations", prefix="")
 
-_NO_SECURITY: list[Any] = []
 _TEXT: dict[str, Any] = {
     "description": "Metrics in Prometheus' text form",
     "content": {"text/plain": {"schema": {"type": "string"}}},
@@ -31,13 +30,13 @@ class HealthOut(Out):
     status: str
 
 
-@blueprint.get("/healthz", security=_NO_SECURITY, responses={200: HealthOut})
+@blueprint.get("/healthz", security=ANONYMOUS, responses={200: HealthOut})
 def healthz() -> tuple[dict[str, str], int]:
     """Tell that the process lives"""
     return {"status": "alive"}, 200
 
 
-@blueprint.get("/readyz", security=_NO_SECURITY, responses={200: HealthOut, **problems(503)})
+@blueprint.get("/readyz", security=ANONYMOUS, responses={200: HealthOut, **problems(503)})
 def readyz() -> Any:
     """Tell whether database and broker answer; if not, which does not"""
     wrong = [*_try("database", _check_database), *_try("broker", _check_broker)]
@@ -46,7 +45,7 @@ def readyz() -> Any:
     return {"status": "ready"}, 200
 
 
-@blueprint.get("/metrics", security=_NO_SECURITY, responses={200: _TEXT})
+@blueprint.get("/metrics", security=ANONYMOUS, responses={200: _TEXT})
 def metrics() -> Response:
     """Tell Prometheus how things stand"""
     response = Response(telemetry.exposition())

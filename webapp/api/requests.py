@@ -23,7 +23,7 @@ class StrictJson(DefaultJSONProvider):
     sort_keys = False
 
     def loads(self, s: str | bytes, **kwargs: Any) -> Any:
-        return super().loads(s, parse_constant=_refuse, parse_float=_finite, **kwargs)
+        return super().loads(s, parse_constant=_refuse, parse_float=_number, **kwargs)
 
 
 def init_app(app: Flask) -> None:
@@ -59,11 +59,13 @@ def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not JSON")
 
 
-def _finite(text: str) -> float:
+def _number(text: str) -> float | int:
+    """Read a number with a point or an exponent; 3.0 is the integer 3, as JSON Schema has it."""
     number = float(text)
     if not math.isfinite(number):
         raise ValueError("a number is too large")
-    return number
+    whole = number.is_integer() and abs(number) <= 2**53
+    return int(number) if whole else number
 
 
 def _depth(value: Any) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from adapters.wire import DEFAULT_PRIORITY
 from webapp.fields import Body, FormatName, Id, Line, Lines, TaskName
@@ -17,8 +17,30 @@ Tags = Annotated[list[Tag], Field(max_length=MAX_TAGS)]
 Priority = Annotated[int, Field(ge=0, le=9, description="9 goes first")]
 
 
+_NULL = {"type": "null"}
+# What _one_dataset says, in JSON Schema.
+_ONE_DATASET: dict[str, Any] = {
+    "oneOf": [
+        {
+            "required": ["dataset_id"],
+            "properties": {
+                "dataset_id": {"type": "integer"},
+                "dataset_path": _NULL,
+                "dataset_format": _NULL,
+            },
+        },
+        {
+            "required": ["dataset_path"],
+            "properties": {"dataset_path": {"type": "string"}, "dataset_id": _NULL},
+        },
+    ]
+}
+
+
 class JobRequest(Body):
     """A training job. Name a registered data set, or a folder and its format."""
+
+    model_config = ConfigDict(json_schema_extra=_ONE_DATASET)
 
     project_id: Id
     framework: Line = Field(max_length=50, examples=["timm"])
