@@ -1,9 +1,10 @@
 """Ultralytics: object detection on a YOLO data set through the library's trainer and callbacks.
 
-A job that stops in the middle of an epoch keeps the checkpoint of the last whole one; resumed, it
-trains the broken epoch again from its beginning. On a CPU it then ends with the same weights as
-if it had never stopped (with ``nbs`` left alone); loader processes of a GPU host draw other
-augmentations. The best epoch is the one with the highest mAP50-95, as the library has it.
+A job that is stopped writes a checkpoint in the middle of its epoch and, resumed, goes on with
+the next batch. On a CPU it then ends with the same weights as if it had never stopped (with ``nbs``
+left alone); loader processes of a GPU host see the same images, augmented otherwise. A killed job
+repeats what came after its last checkpoint: one is written each epoch, and every ten minutes in a
+long one. The best epoch is the one with the highest mAP50-95, as the library has it.
 """
 
 from __future__ import annotations
@@ -78,6 +79,8 @@ class _Attempt:
             self._train()
         except StopNow as stop:
             self._report.stopped = stop.reason
+            if self._trainer is not None:
+                self._report.save_midway(self._trainer)
         finally:
             if self._trainer is not None:
                 self._trainer.close_loaders()
@@ -123,9 +126,10 @@ class _Attempt:
 
     def _tell_whether_resumed(self) -> None:
         if self._resume is not None:
-            epoch = self._resume["epoch"] + 1
+            epoch, batches = self._resume["epoch"] + 1, self._resume[STATE_KEY]["batches"]
             trim_results(self._folder / "results.csv", epochs=epoch)
-            self._reporter.log(f"Going on from the checkpoint of epoch {epoch}.")
+            place = f"{batches} batches into epoch {epoch + 1}" if batches else f"epoch {epoch}"
+            self._reporter.log(f"Going on from the checkpoint of {place}.")
         elif self._job.resume:
             self._reporter.log("There is no checkpoint to go on from: the job starts anew.")
         if (self._job.optimizer or "").lower() == "auto":
@@ -152,8 +156,8 @@ class _Attempt:
             accuracy=None if best is None else best.value,
             loss=loss,
             best=best,
-            best_model_path=str(best_path) if completed and best_path.is_file() else None,
-            last_checkpoint_path=str(last_path) if completed and last_path.is_file() else None,
+            best_model_path=str(best_path) if best is not None else None,
+            last_checkpoint_path=str(last_path) if last_path.is_file() else None,
         )
 
 
@@ -165,5 +169,5 @@ def _standing(resume: Mapping[str, Any] | None) -> tuple[Best | None, int, float
     return (
         Best(**best) if best else None,
         resume["epoch"] + 1,
-        validation_loss(resume["train_metrics"]),
+        validation_loss(resume["train_metrics"]) if resume["epoch"] >= 0 else None,
     )

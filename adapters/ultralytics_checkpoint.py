@@ -9,6 +9,7 @@ Both appear under their names only when they are whole.
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from copy import deepcopy
 from datetime import UTC, datetime
 from pathlib import Path
@@ -57,11 +58,23 @@ def inference_content(trainer: Any) -> dict[str, Any]:
     return {**_origin(trainer), "epoch": -1, "model": model, "ema": None, "optimizer": None}
 
 
-def resumable_content(trainer: Any, state: dict[str, Any]) -> dict[str, Any]:
-    """Return what last.pt holds: the library's keys, and ours for an exact continuation."""
+def resumable_content(
+    trainer: Any,
+    *,
+    epoch: int,
+    batches: int = 0,
+    losses: Mapping[str, float] | None = None,
+    states: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Return what last.pt holds: the library's keys, and ours for an exact continuation.
+
+    ``epoch`` is the last whole one, counted from 0, -1 where there is none; ``batches`` of the
+    next were trained, with the mean ``losses``; ``states`` are those of the random generators,
+    the present ones by default.
+    """
     return {
         **_origin(trainer),
-        "epoch": trainer.epoch,
+        "epoch": epoch,
         "best_fitness": trainer.best_fitness,
         "stopper": {
             "best_fitness": trainer.stopper.best_fitness,
@@ -73,10 +86,12 @@ def resumable_content(trainer: Any, state: dict[str, Any]) -> dict[str, Any]:
         "optimizer": trainer.optimizer.state_dict(),
         "scaler": trainer.scaler.state_dict(),
         STATE_KEY: {
-            **state,
+            "best": trainer.best_epoch.to_json() if trainer.best_epoch else None,
+            "batches": batches,
+            "losses": dict(losses or {}),
             "model": unwrap_model(trainer.model).state_dict(),
-            "random": random_states(trainer.device),
-            "loader": loader_state(trainer.train_loader),
+            "random": states or random_states(trainer.device),
+            "mosaic_buffer": mosaic_buffer(trainer.train_loader),
         },
     }
 
@@ -130,20 +145,15 @@ def set_random_states(states: dict[str, Any], device: torch.device) -> None:
         torch.cuda.set_rng_state(states["cuda"].cpu(), device)
 
 
-def loader_state(loader: Any) -> dict[str, Any]:
-    """Return a training loader's place between two epochs.
+def mosaic_buffer(loader: Any) -> list[int]:
+    """Return the latest loaded images, which mosaic takes its others from.
 
-    Whole where it loads in this process, as on a CPU; loader processes have random states and
-    batches under way that are not kept.
+    Empty where loader processes have buffers, and random states, of their own that nobody keeps.
     """
-    return {
-        "generator": loader.generator.get_state(),
-        "mosaic_buffer": list(loader.dataset.buffer) if not loader.num_workers else [],
-    }
+    return [] if loader.num_workers else list(loader.dataset.buffer)
 
 
-def set_loader_state(loader: Any, state: dict[str, Any]) -> None:
-    """Put a new training loader into the place of an old one."""
-    for index in state["mosaic_buffer"]:
-        loader.dataset.load_image(index)  # mosaic takes its images from the latest loaded
-    loader.generator.set_state(state["generator"].cpu())
+def restore_mosaic_buffer(loader: Any, indices: list[int]) -> None:
+    """Load what :func:`mosaic_buffer` told of, in the same order."""
+    for index in indices:
+        loader.dataset.load_image(index)

@@ -15,6 +15,10 @@ _METRICS = {
 }
 
 
+# A kill costs at most this much of a long epoch.
+MIDWAY_SECONDS = 600.0
+
+
 class StopNow(AdapterError):
     """Leaves the training loop between two batches; never leaves the adapter."""
 
@@ -32,16 +36,17 @@ class TrainerReport:
         self._clock = clock
         self.stopped: StopReason | None = None
         self.val_loss: float | None = None
-        self._step = self._val_step = 0
-        self._images = 0
-        self._started = 0.0
+        self.step = 0  # batches of the epoch that are trained
+        self._val_step = 0
+        self._started = self._saved_at = 0.0
         self._rate: float | None = None
 
     def callbacks(self) -> dict[str, Callable[[Any], None]]:
         """Return the functions that a trainer is to call, by event."""
         return {
-            "on_train_start": lambda trainer: trainer.restore_randomness(),
+            "on_train_start": lambda trainer: trainer.restore_place(),
             "on_train_epoch_start": self._epoch_started,
+            "on_train_batch_start": lambda trainer: trainer.carry_over(),
             "on_train_batch_end": self._batch_trained,
             "on_train_epoch_end": self._epoch_trained,
             "on_val_batch_end": self._batch_validated,
@@ -60,31 +65,42 @@ class TrainerReport:
         # Out of memory is told with its remedy; the library would go on with half the batch size,
         # which is another job than was asked for. It does so only below three retries.
         trainer._oom_retries = 3
-        trainer.begin_epoch()
+        if trainer.epoch > trainer.start_epoch:
+            trainer.train_loader.first_batch = 0
         self._epoch = trainer.epoch + 1
-        self._step = self._val_step = self._images = 0
+        self.step = trainer.train_loader.first_batch
+        self._val_step = 0
         self._rate = None
-        self._started = self._clock()
-        self._tell_progress(trainer)
-
-    def _batch_trained(self, trainer: Any) -> None:
-        self._step += 1
-        self._images += trainer.train_loader.batch_size
-        self._rate = self._images / max(self._clock() - self._started, 1e-9)
+        self._started = self._saved_at = self._clock()
         self._tell_progress(trainer)
         self.check_stop()
+
+    def _batch_trained(self, trainer: Any) -> None:
+        self.step += 1
+        now = self._clock()
+        self._rate = _images_trained(trainer, self.step) / max(now - self._started, 1e-9)
+        self._tell_progress(trainer)
+        self.check_stop()
+        if now - self._saved_at > MIDWAY_SECONDS:
+            self._saved_at = now
+            self.save_midway(trainer)
 
     def _tell_progress(self, trainer: Any) -> None:
         self._reporter.progress(
             epoch=trainer.epoch + 1,
-            step=self._step,
+            step=self.step,
             steps=len(trainer.train_loader),
             images_per_second=self._rate,
         )
 
+    def save_midway(self, trainer: Any) -> None:
+        """Keep what an epoch under way has trained so far."""
+        if trainer.save_midway(self.step):
+            self._reporter.artifact(trainer.last, kind="checkpoint")
+
     def _epoch_trained(self, trainer: Any) -> None:
-        images = len(trainer.train_loader.dataset)
-        self._rate = images / max(self._clock() - self._started, 1e-9)
+        trainer.carry_over()
+        trainer.begin_validation()
         ends = trainer.epoch + 1 >= trainer.epochs or trainer.stopper.possible_stop
         wanted = self._job.hyperparameters.get("plots", True)
         trainer.validator.args.plots = wanted and (ends or self._leaves_after_epoch())
@@ -119,7 +135,8 @@ class TrainerReport:
             "val_loss": sum(val.values()),
             **{ours: float(trainer.metrics[theirs]) for theirs, ours in _METRICS.items()},
             "learning_rate": _learning_rate(trainer.optimizer),
-            "images_per_second": self._rate or 0.0,
+            # None where only the validation of an interrupted epoch was left.
+            **({} if self._rate is None else {"images_per_second": self._rate}),
         }
 
     def _saved(self, trainer: Any) -> None:
@@ -146,11 +163,18 @@ def _learning_rate(optimizer: Any) -> float:
     )
 
 
+def _images_trained(trainer: Any, step: int) -> int:
+    """Return the images of an epoch that were trained here, not before an interruption."""
+    loader = trainer.train_loader
+    first = loader.first_batch * loader.batch_size
+    return min(step * loader.batch_size, len(loader.dataset)) - first
+
+
 def _line(epoch: int, epochs: int, values: Mapping[str, float]) -> str:
     return (
         f"epoch {epoch}/{epochs}: train_loss {values['train_loss']:.4g}, "
         f"val_loss {values['val_loss']:.4g}, precision {values['precision']:.3f}, "
         f"recall {values['recall']:.3f}, mAP50 {values['map50']:.4f}, "
         f"mAP50-95 {values['map50_95']:.4f}, lr {values['learning_rate']:.3g}, "
-        f"{values['images_per_second']:.0f} images/s"
+        f"{values.get('images_per_second', 0):.0f} images/s"
     )

@@ -18,11 +18,13 @@ from adapters.data.yolo import YoloData
 from adapters.ultralytics_checkpoint import (
     STATE_KEY,
     inference_content,
+    random_states,
+    restore_mosaic_buffer,
     resumable_content,
-    set_loader_state,
     set_random_states,
     write_checkpoint,
 )
+from adapters.ultralytics_loader import begin_at, make_resumable
 from adapters.ultralytics_models import PackagedModel
 from adapters.ultralytics_speed import order_memory
 from adapters.ultralytics_weights import load_pretrained
@@ -55,11 +57,14 @@ class CheckpointingTrainer(DetectionTrainer):  # type: ignore[misc]
 
     args: IterableSimpleNamespace
     wdir: Path
+    tloss: Any
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self.best_epoch: Best | None = None
         self.epochs_completed = 0
+        self._carried: Mapping[str, Any] | None = None
+        self._states_before_validation: dict[str, Any] | None = None
         callbacks = get_default_callbacks()
         for event, callback in plan.callbacks.items():
             callbacks[event].append(callback)
@@ -107,31 +112,58 @@ class CheckpointingTrainer(DetectionTrainer):  # type: ignore[misc]
         batch["img"] = order_memory(batch["img"], self.device)
         return batch
 
+    def get_dataloader(
+        self, dataset_path: str, batch_size: int = 16, rank: int = 0, mode: str = "train"
+    ) -> Any:
+        """Return the library's loader, for training one that can begin anywhere."""
+        loader = super().get_dataloader(dataset_path, batch_size, rank, mode)
+        return make_resumable(loader, seed=self.args.seed) if mode == "train" else loader
+
     def resume_training(self, ckpt: Mapping[str, Any] | None) -> None:
-        """Go on where a checkpoint ends, with the model and the best epoch as they were."""
-        super().resume_training(ckpt)
+        """Go on where a checkpoint ends; the library's own way begins from the averaged model."""
         if ckpt is None:
             return
         state = ckpt[STATE_KEY]
-        unwrap_model(self.model).load_state_dict(state["model"])
-        self.epochs_completed = self.start_epoch
+        try:
+            self._load_checkpoint_state(ckpt)
+            unwrap_model(self.model).load_state_dict(state["model"])
+        except (RuntimeError, ValueError, KeyError) as error:
+            message = f"The checkpoint is not one of this job: {error}"
+            hint = "Clone the job and start the clone: it trains from the beginning."
+            raise TrainingError(ErrorKind.CHECKPOINT_INVALID, message, hint=hint) from error
+        self.start_epoch = self.epochs_completed = ckpt["epoch"] + 1
         self.best_epoch = Best(**state["best"]) if state["best"] else None
+        self._set_criterion()
 
-    def begin_epoch(self) -> None:
-        """Take a fresh pass over the data where the loader works in this process.
+    def _set_criterion(self) -> None:
+        """Make the loss, with the balance between two heads, if there are two, of the epoch."""
+        model = unwrap_model(self.model)
+        model.criterion = model.init_criterion()
+        if hasattr(model.criterion, "update"):
+            model.criterion.updates = self.start_epoch - 1
+            model.criterion.update()
 
-        The library's endless iterator draws from the generator somewhere between two passes, so
-        that a resumed one would be out of step with it.
-        """
-        if not self.train_loader.num_workers:
-            self.train_loader.iterator = None
+    def restore_place(self) -> None:
+        """Put loader and random states where they were; called when nothing draws any more."""
+        if self._plan.resume is None:
+            return
+        state = self._plan.resume[STATE_KEY]
+        begin_at(self.train_loader, epoch=self.start_epoch, batch=state["batches"])
+        restore_mosaic_buffer(self.train_loader, state["mosaic_buffer"])
+        set_random_states(state["random"], self.device)
+        self._carried = state["losses"] and self._plan.resume
 
-    def restore_randomness(self) -> None:
-        """Put random states and loader where they were; called when nothing draws any more."""
-        if self._plan.resume is not None:
-            state = self._plan.resume[STATE_KEY]
-            set_loader_state(self.train_loader, state["loader"])
-            set_random_states(state["random"], self.device)
+    def carry_over(self) -> None:
+        """Take up the mean loss and the learning rates of an epoch that was interrupted."""
+        if not self._carried:
+            return
+        checkpoint, self._carried = self._carried, None
+        self.tloss = {k: torch.tensor(v) for k, v in checkpoint[STATE_KEY]["losses"].items()}
+        # What validation reads where the interruption came after the last batch.
+        self.loss_items, self.loss = self.tloss, sum(self.tloss.values())
+        groups = checkpoint["optimizer"]["param_groups"]
+        for group, saved in zip(self.optimizer.param_groups, groups, strict=True):
+            group["lr"] = saved["lr"]
 
     def save_model(self) -> bool:
         """Report the epoch's metrics, then write last.pt, and best.pt where it is the best.
@@ -139,6 +171,7 @@ class CheckpointingTrainer(DetectionTrainer):  # type: ignore[misc]
         In this order a kill in between repeats the epoch; the other order would lose its metrics.
         """
         self._mend_average()
+        self._states_before_validation = None
         self.epochs_completed = self.epoch + 1
         is_best = self.best_fitness == self.fitness
         if is_best:
@@ -147,9 +180,26 @@ class CheckpointingTrainer(DetectionTrainer):  # type: ignore[misc]
         self.run_callbacks(EPOCH_METRICS)
         if is_best:
             write_checkpoint(inference_content(self), self.best)
-        best = self.best_epoch.to_json() if self.best_epoch else None
-        write_checkpoint(resumable_content(self, {"best": best}), self.last)
+        write_checkpoint(resumable_content(self, epoch=self.epoch), self.last)
         return True
+
+    def save_midway(self, batches: int) -> bool:
+        """Write last.pt after some batches of an epoch; return whether there was something new."""
+        if not batches or (self.loss is not None and not torch.isfinite(self.loss)):
+            return False
+        content = resumable_content(
+            self,
+            epoch=self.epoch - 1,
+            batches=batches,
+            losses={name: float(value) for name, value in (self.tloss or {}).items()},
+            states=self._states_before_validation,
+        )
+        write_checkpoint(content, self.last)
+        return True
+
+    def begin_validation(self) -> None:
+        """Note the random states: a validation that is broken off is done again from here."""
+        self._states_before_validation = random_states(self.device)
 
     def _mend_average(self) -> None:
         """Take from the model what a passing NaN has spoilt in its average for good."""
@@ -164,6 +214,7 @@ class CheckpointingTrainer(DetectionTrainer):  # type: ignore[misc]
             recovered: bool = super()._handle_nan_recovery(epoch)
         except RuntimeError as error:
             raise nan_loss(epoch + 1) from error
+        self._states_before_validation = None
         if not recovered and self.loss is not None and not torch.isfinite(self.loss):
             raise nan_loss(epoch + 1)
         return recovered

@@ -22,7 +22,7 @@ import pytest
 import torch
 from PIL import Image
 
-from adapters import get_adapter, ultralytics_weights
+from adapters import get_adapter, ultralytics_report, ultralytics_weights
 from adapters.contract import (
     DatasetFormat,
     ErrorKind,
@@ -89,12 +89,24 @@ class ListReporter:
         return last["epoch"], last["step"]
 
 
-def _stop_at(reason: StopReason, epoch: int, step: int) -> Callable[[ListReporter], Any]:
+def _stop_at(
+    reason: StopReason, epoch: int, step: int, phase: str = "train"
+) -> Callable[[ListReporter], Any]:
     def decide(reporter: ListReporter) -> StopReason | None:
-        reached = bool(reporter.progressed) and reporter.position() >= (epoch, step)
+        told = [p for p in reporter.progressed if p.get("phase", "train") == phase]
+        reached = bool(told) and (told[-1]["epoch"], told[-1]["step"]) >= (epoch, step)
         return reason if reached else None
 
     return decide
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Keep the threads of such small models from waiting for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -228,40 +240,58 @@ def test_the_best_checkpoint_loads_in_plain_ultralytics(trained: Trained, tmp_pa
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("reason", [StopReason.NOW, StopReason.SHUTDOWN])
-def test_a_job_stopped_in_an_epoch_and_resumed_ends_with_the_same_weights(
-    data: Path, tmp_path: Path, trained: Trained, reason: StopReason
+@pytest.mark.parametrize(
+    ("epoch", "step", "phase"),
+    [(1, 1, "train"), (2, 1, "train"), (2, 1, "val"), (3, 1, "train")],
+)
+def test_a_job_stopped_anywhere_and_resumed_ends_with_the_same_weights(
+    data: Path, tmp_path: Path, trained: Trained, epoch: int, step: int, phase: str
 ) -> None:
-    job = _job(data, tmp_path / "out", options={"plots": True})
-    stopped = _train(job, ListReporter(_stop_at(reason, epoch=2, step=1)))
+    job = _job(data, tmp_path / "out")
+    stop = _stop_at(StopReason.NOW, epoch=epoch, step=step, phase=phase)
+    stopped = _train(job, ListReporter(stop))
     assert stopped.reporter.asked_at is not None
     assert time.monotonic() - stopped.reporter.asked_at < 2
-    assert stopped.result.stopped is reason
-    assert stopped.result.epochs_completed == 1
-    assert stopped.result.last_checkpoint_path is not None
+    assert stopped.result.stopped is StopReason.NOW
+    assert stopped.result.epochs_completed == epoch - 1
+    assert stopped.reporter.artifacts[-1] == (_last(stopped), "checkpoint")
 
     resumed = _train(dataclasses.replace(job, resume=True, attempt=2))
 
-    assert [epoch for epoch, _ in resumed.reporter.measured] == [2, 3]
-    assert resumed.result.epochs_completed == 3
+    assert resumed.reporter.progressed[0]["step"] == (step if phase == "train" else 2)
+    told = [*stopped.reporter.measured, *resumed.reporter.measured]
+    assert [e for e, _ in told] == [1, 2, 3]
+    assert _without_speed(told) == _without_speed(trained.reporter.measured)
     assert resumed.result.best == trained.result.best
-    whole, again = (load_checkpoint_file(_last(run)) for run in (trained, resumed))
-    for name, tensor in whole["modelyard"]["model"].items():
-        assert torch.equal(tensor, again["modelyard"]["model"][name]), name
-    average = again["ema"].state_dict()
-    assert all(torch.equal(t, average[n]) for n, t in whole["ema"].state_dict().items())
+    _assert_same_weights(resumed, trained)
     assert _epochs_in_results(resumed) == _epochs_in_results(trained) == [1, 2, 3]
 
 
-def test_a_job_resumed_after_mosaic_was_closed_ends_with_the_same_weights(
-    data: Path, tmp_path: Path
+def test_a_killed_job_repeats_the_epoch_and_ends_with_the_same_weights(
+    data: Path, tmp_path: Path, trained: Trained
 ) -> None:
-    whole = _train(_job(data, tmp_path / "a", options={"close_mosaic": 2}))
-    job = _job(data, tmp_path / "b", options={"close_mosaic": 2})
-    _train(job, ListReporter(_stop_at(StopReason.NOW, epoch=3, step=1)))
-    resumed = _train(dataclasses.replace(job, resume=True))
-    one, two = (load_checkpoint_file(_last(run))["modelyard"] for run in (whole, resumed))
-    assert all(torch.equal(tensor, two["model"][name]) for name, tensor in one["model"].items())
+    class Killed(BaseException):
+        pass
+
+    def kill(reporter: ListReporter) -> None:
+        if reporter.progressed and reporter.position() == (2, 2):
+            raise Killed
+
+    job = _job(data, tmp_path / "out")
+    with pytest.raises(Killed):
+        _train(job, ListReporter(kill))
+    resumed = _train(dataclasses.replace(job, resume=True, attempt=2))
+    assert [epoch for epoch, _ in resumed.reporter.measured] == [2, 3]
+    _assert_same_weights(resumed, trained)
+
+
+def test_a_long_epoch_is_kept_midway(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ultralytics_report, "MIDWAY_SECONDS", 0.0)
+    run = _train(_job(data, tmp_path / "out", epochs=1))
+    written = [path.name for path, kind in run.reporter.artifacts if kind == "checkpoint"]
+    assert written == ["last.pt", "last.pt", "best.pt", "last.pt"]
 
 
 def test_after_epoch_waits_for_the_epoch_and_keeps_its_checkpoint(
@@ -281,6 +311,7 @@ def test_a_stop_before_the_first_checkpoint_leaves_nothing_to_go_on_from(
     job = _job(data, tmp_path / "out", epochs=1)
     run = _train(job, ListReporter(_stop_at(StopReason.NOW, epoch=1, step=0)))
     assert run.result == Result(epochs_completed=0, stopped=StopReason.NOW)
+    assert not job.checkpoints_dir.exists()
     again = _train(dataclasses.replace(job, resume=True))
     assert again.result.epochs_completed == 1
     assert any("starts anew" in line for line in again.reporter.lines)
@@ -469,6 +500,22 @@ def test_training_stays_offline_and_writes_only_below_the_output_folder(
 def _last(run: Trained) -> Path:
     assert run.result.last_checkpoint_path is not None
     return Path(run.result.last_checkpoint_path)
+
+
+def _assert_same_weights(one: Trained, two: Trained) -> None:
+    a, b = (load_checkpoint_file(_last(run)) for run in (one, two))
+    for x, y in (
+        (a["modelyard"]["model"], b["modelyard"]["model"]),
+        (a["ema"].state_dict(), b["ema"].state_dict()),
+    ):
+        assert [name for name, tensor in x.items() if not torch.equal(tensor, y[name])] == []
+
+
+def _without_speed(measured: list[tuple[int, dict[str, float]]]) -> Any:
+    return [
+        (epoch, {name: pytest.approx(v) for name, v in values.items() if "second" not in name})
+        for epoch, values in measured
+    ]
 
 
 def _epochs_in_results(run: Trained) -> list[int]:
