@@ -7,9 +7,9 @@ supervisor follows the thread that started it.
 from __future__ import annotations
 
 import os
+import queue
 import signal
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -93,8 +93,11 @@ class Supervisor:
         self._say = say
         self._clock = clock
         self._running: list[_Running] = []
-        self._stop = threading.Event()
+        self._stopping = False
         self._hurry = False
+        # Not an Event: a signal handler that sets one deadlocks where it interrupts its wait().
+        # SimpleQueue.put() is reentrant for that very use.
+        self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
 
     def handle_signals(self) -> None:
         """Stop on SIGINT, SIGTERM and SIGHUP; a second one stops without the grace times."""
@@ -104,10 +107,12 @@ class Supervisor:
 
     @property
     def stopping(self) -> bool:
-        return self._stop.is_set()
+        return self._stopping
 
     def request_stop(self) -> None:
-        self._stop.set()
+        """End the watch; may be called from any thread and from a signal handler."""
+        self._stopping = True
+        self._wake.put(None)
 
     def start(self, service: Service) -> None:
         """Start a service and keep it running from now on."""
@@ -126,15 +131,15 @@ class Supervisor:
 
     def watch(self, *, until: Callable[[], bool] = lambda: False) -> None:
         """Restart what ends, until `until` is true or a stop is requested."""
-        while not self._stop.is_set() and not until():
+        while not self._stopping and not until():
             for running in self._running:
                 self._look_after(running)
             self._reap()
-            self._stop.wait(POLL_SECONDS)
+            self._wait()
 
     def stop(self) -> None:
         """End every service stage by stage, then whatever is left below this process."""
-        self._stop.set()
+        self._stopping = True
         self._say("stopping   (a second Ctrl-C waits for nothing)")
         for stage in sorted({r.service.stop_stage for r in self._running}):
             self._stop_stage([r for r in self._running if r.service.stop_stage == stage])
@@ -183,9 +188,15 @@ class Supervisor:
     def _named(self, name: str) -> list[_Running]:
         return [r for r in self._running if r.service.name == name]
 
+    def _wait(self) -> None:
+        try:
+            self._wake.get(timeout=POLL_SECONDS)
+        except queue.Empty:
+            return
+
     def _on_signal(self, number: int, frame: object) -> None:
-        self._hurry = self._stop.is_set()
-        self._stop.set()
+        self._hurry = self._stopping
+        self.request_stop()
 
 
 def tail(log: Path, *, lines: int = 15) -> str:

@@ -166,3 +166,19 @@ def test_a_log_that_grew_large_is_put_aside_at_the_start(up: type[Up], tmp_path:
     instance = up(SLEEP)
     wait_for(lambda: (tmp_path / "s0.log.1").exists())
     assert instance.wait_for_pids(1)
+
+
+SIGNALS_AT_ANY_MOMENT = """
+import os, random, signal, threading, time
+from modelyard.supervisor import Supervisor
+for _ in range(300):
+    supervisor = Supervisor(say=lambda line: None)
+    supervisor.handle_signals()
+    pause = random.random() / 500
+    threading.Timer(pause, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    supervisor.watch()
+"""
+
+
+def test_a_signal_at_any_moment_is_a_stop_and_never_a_hang() -> None:
+    subprocess.run([sys.executable, "-c", SIGNALS_AT_ANY_MOMENT], check=True, timeout=100)
