@@ -161,7 +161,7 @@ def test_the_curves_grow_and_an_epoch_is_never_drawn_twice(
             "aria-label", re.compile("train_loss 0.3, val_loss 0.31")
         )
         expect(loss).to_have_attribute("data-points", "5")
-        expect(page.get_by_text("Attempt 2")).to_be_visible()
+        expect(page.get_by_text("Attempt 2", exact=True)).to_be_visible()
     page.reload()
     expect(loss).to_have_attribute("data-points", "5")
 
@@ -242,6 +242,49 @@ def test_a_page_catches_up_after_the_server_was_away(
         expect(page.locator("#log")).to_contain_text("meanwhile")
     assert page.locator("#log").inner_text() == "before\nmeanwhile\n"
     watch.complaints.clear()  # of the connections that were refused
+
+
+def test_a_page_that_nobody_sees_gives_its_connection_back_and_catches_up(
+    page: Page, dashboard: Dashboard
+) -> None:
+    project_id = dashboard.project("Unseen")
+    job_id = dashboard.job(project_id, "unseen", started=True)
+    worker = Worker(dashboard, job_id)
+    worker.starts()
+    page.clock.install()
+    open_job(page, job_id)
+    show(page, hidden=True)
+    page.clock.fast_forward("01:10")
+    expect(page.locator("#live")).to_have_text("Paused")
+    worker.measures(epoch=1, train_loss=2.0)
+    worker.logs("meanwhile")
+    show(page, hidden=False)
+    expect(page.locator("#live")).to_have_text("Live")
+    expect(page.locator("[data-chart=loss]")).to_have_attribute("data-points", "1")
+    expect(page.locator("#log")).to_have_text("meanwhile")
+
+
+def show(page: Page, *, hidden: bool) -> None:
+    """Put the page into another tab's shadow, or bring it back."""
+    page.evaluate(
+        """hidden => {
+            Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+            document.dispatchEvent(new Event("visibilitychange"));
+        }""",
+        hidden,
+    )
+
+
+def test_a_click_after_the_access_token_ran_out_works(
+    page: Page, dashboard: Dashboard, watch: Watch
+) -> None:
+    project_id = dashboard.project("Expired")
+    job_id = dashboard.job(project_id, "expired")
+    open_project(page, project_id)
+    page.context.clear_cookies(name=re.compile("^modelyard_access_"))
+    row(page, job_id).get_by_role("button", name="Start").click()
+    expect(badge(row(page, job_id))).to_have_text("Queued")
+    assert "401" in watch.complaints.pop()
 
 
 def test_a_start_while_the_broker_is_away_is_refused_and_may_be_tried_again(

@@ -1,30 +1,34 @@
 // One event stream a page. A lost connection is the browser's own to mend, with Last-Event-ID;
-// a refused one (an expired login, a restarted server) is opened anew here.
+// a refused one (an expired login, a proxy that answers for the server) is opened anew here.
 
 import { goToLogin, refreshSession } from "./api.js";
 
 const EVENTS = ["snapshot", "status", "progress", "metrics", "log", "artifact"];
 const REOPEN_MS = 3000;
+const HIDDEN_MS = 60_000;
 
 export function follow(url, handlers, { onLive = () => {}, until = () => false } = {}) {
   let source = null;
+  let lastId = "";
+  let pausing = null;
 
   function open() {
     if (source && source.readyState !== EventSource.CLOSED) return;
-    source = new EventSource(url);
-    source.addEventListener("open", () => {
-      onLive("on");
-    });
-    for (const name of EVENTS) {
-      if (!handlers[name]) continue;
-      source.addEventListener(name, (event) => handlers[name](JSON.parse(event.data), event));
-    }
+    source = new EventSource(lastId ? `${url}?last_event_id=${lastId}` : url);
+    source.addEventListener("open", () => onLive("on"));
+    for (const name of EVENTS) source.addEventListener(name, take);
     source.addEventListener("error", mend);
+  }
+
+  function take(event) {
+    lastId = event.lastEventId;
+    handlers[event.type]?.(JSON.parse(event.data));
   }
 
   async function mend() {
     if (until()) {
-      close();
+      source.close();
+      onLive("ended");
       return;
     }
     onLive("off");
@@ -33,24 +37,32 @@ export function follow(url, handlers, { onLive = () => {}, until = () => false }
     else setTimeout(open, REOPEN_MS);
   }
 
-  function close() {
-    source?.close();
-    onLive("ended");
+  // A browser has six connections to a host: a page that nobody sees gives its own back.
+  function seenOrNot() {
+    clearTimeout(pausing);
+    if (!document.hidden) {
+      if (!until()) open();
+    } else {
+      pausing = setTimeout(() => {
+        source.close();
+        if (!until()) onLive("paused");
+      }, HIDDEN_MS);
+    }
   }
 
   open();
-  addEventListener("pagehide", () => source?.close());
+  document.addEventListener("visibilitychange", seenOrNot);
+  addEventListener("pagehide", () => source.close());
   // A page brought back from the browser's cache has no stream any more.
   addEventListener("pageshow", (event) => {
     if (event.persisted && !until()) open();
   });
-  return { close, open };
+  return { open };
 }
 
 // The little sign that says whether the page is up to date.
 export function showLive(state) {
   const sign = document.getElementById("live");
-  if (!sign) return;
   sign.dataset.live = state;
-  sign.textContent = { on: "Live", off: "Reconnecting…", ended: "Final" }[state];
+  sign.textContent = { on: "Live", off: "Reconnecting…", paused: "Paused", ended: "Final" }[state];
 }
