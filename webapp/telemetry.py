@@ -67,7 +67,7 @@ class _Gauges(registry.Collector):
 def _jobs() -> GaugeMetricFamily:
     family = GaugeMetricFamily("modelyard_jobs", "Jobs by status", labels=["status"])
     rows = db.session.execute(select(Job.status, func.count()).group_by(Job.status))
-    counts = {status: count for status, count in rows}
+    counts: dict[str, int] = dict(rows.all())
     for status in JobStatus:
         family.add_metric([status], counts.get(status, 0))
     return family

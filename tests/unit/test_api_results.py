@@ -57,7 +57,7 @@ def log_of(api: Api, *texts: str, attempt: int = 1) -> bytes:
                 time=utc_now(),
                 log_start=start,
                 data={"text": text},
-            )  # fmt: skip
+            )
         )
         start += len(text.encode())
     store(api, Attempt(job_id=1, number=attempt, queued_at=utc_now(), log_size=start), *rows)

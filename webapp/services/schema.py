@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 from functools import cache
 from pathlib import Path
 
@@ -22,8 +23,12 @@ def migrate() -> None:
     url = db.engine.url
     if url.get_backend_name() == "sqlite" and url.database:
         Path(url.database).parent.mkdir(parents=True, exist_ok=True)
-    settings().home.mkdir(parents=True, exist_ok=True)
-    flask_migrate.upgrade(directory=str(MIGRATIONS))
+    home = settings().home
+    home.mkdir(parents=True, exist_ok=True)
+    # Of two on this host one waits; on PostgreSQL, env.py does the same between hosts.
+    with (home / "migrate.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        flask_migrate.upgrade(directory=str(MIGRATIONS))
 
 
 def check() -> None:
