@@ -122,6 +122,7 @@ class _Attempt:
             weights=weights,
             resume=self._resume,
             callbacks=self._report.callbacks(),
+            still_wanted=self._report.check_stop,
         )
 
     def _tell_whether_resumed(self) -> None:

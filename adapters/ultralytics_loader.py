@@ -1,17 +1,20 @@
-"""A training loader whose order is known, so that training goes on at the very batch it left."""
+"""Loading that can be interrupted, and goes on at the very batch that it left."""
 
 from __future__ import annotations
 
 import builtins
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar
 
 import torch
 
 import adapters.ultralytics_offline  # noqa: F401
 
 # isort: split
+from ultralytics.data import build as library_build
 from ultralytics.data.build import InfiniteDataLoader
+from ultralytics.data.dataset import YOLODataset
 from ultralytics.engine import trainer as library_trainer
 
 
@@ -75,6 +78,27 @@ def begin_at(loader: ResumableLoader, *, epoch: int, batch: int) -> None:
     loader.generator.manual_seed(loader.generator.initial_seed() + epoch)
 
 
+class WatchedDataset(YOLODataset):  # type: ignore[misc]
+    """The library's dataset, which can be interrupted as it looks at every image once."""
+
+    _watch: ClassVar[Callable[[], None] | None] = None
+
+    def result_to_label(self, result: Any) -> Any:
+        if WatchedDataset._watch is not None:
+            WatchedDataset._watch()
+        return super().result_to_label(result)
+
+
+@contextmanager
+def watching_scan(watch: Callable[[], None]) -> Iterator[None]:
+    """Call ``watch`` for every image that is looked at; what it raises ends the look."""
+    WatchedDataset._watch = staticmethod(watch)
+    try:
+        yield
+    finally:
+        WatchedDataset._watch = None
+
+
 def numbered(items: Iterable[Any], start: int = 0) -> Iterator[tuple[int, Any]]:
     """Enumerate as Python does, but the batches of a begun epoch from where it begins."""
     return builtins.enumerate(items, getattr(items, "first_batch", start))
@@ -82,3 +106,4 @@ def numbered(items: Iterable[Any], start: int = 0) -> Iterator[tuple[int, Any]]:
 
 # The training loop numbers its batches with this; warm-up goes by the number.
 library_trainer.enumerate = numbered
+library_build.YOLODataset = WatchedDataset

@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import PIL.Image
+
 # Before Ultralytics, which sets OMP_NUM_THREADS=1 for libraries that load after it.
 import torch
 
@@ -57,7 +59,7 @@ def _close_doors() -> None:
     from ultralytics.data import utils as data_utils
     from ultralytics.engine import trainer
     from ultralytics.nn import tasks
-    from ultralytics.utils import SETTINGS, callbacks, checks, plotting
+    from ultralytics.utils import SETTINGS, callbacks, checks, patches, plotting
 
     SETTINGS._save = _do_nothing  # settings stay in memory
     for name, value in SETTINGS.items():
@@ -70,6 +72,10 @@ def _close_doors() -> None:
     trainer.check_amp = half_precision_works  # the library's own fetches weights to compare
     for module in (checks, data_utils, plotting):
         module.check_font = _packaged_font
+    # Functions of other libraries that it replaced: a retry that sleeps, and a way to read images
+    # that installs a package. Other frameworks of the same process are to have their own.
+    torch.save = patches._torch_save
+    PIL.Image.open = patches._image_open
 
 
 def _do_nothing(*_: Any, **__: Any) -> None:
@@ -93,20 +99,28 @@ class _LineHandler(logging.Handler):
     """Passes the library's lines on, without colours and without its tables and banners."""
 
     _KEPT = ("Transferred", "Class weights")
+    _KEPT_ANYWHERE = ("corrupt image/label", "corrupt JPEG", "duplicate labels")
+    _MOST_LINES = 50
 
     def __init__(self, write: Callable[[str], None]) -> None:
         super().__init__(logging.INFO)
         self._write = write
 
     def filter(self, record: logging.LogRecord) -> bool:
-        return record.levelno >= logging.WARNING or record.getMessage().startswith(self._KEPT)
+        if record.levelno >= logging.WARNING:
+            return True
+        message = record.getMessage()
+        return message.startswith(self._KEPT) or any(t in message for t in self._KEPT_ANYWHERE)
 
     def emit(self, record: logging.LogRecord) -> None:
         from ultralytics.utils import remove_colorstr
 
-        for line in remove_colorstr(record.getMessage()).splitlines():
-            if line.strip():
-                self._write(line.rstrip())
+        lines = remove_colorstr(record.getMessage()).splitlines()
+        lines = [line.rstrip() for line in lines if line.strip()]
+        for line in lines[: self._MOST_LINES]:
+            self._write(line)
+        if len(lines) > self._MOST_LINES:
+            self._write(f"… and {len(lines) - self._MOST_LINES} more lines like these")
 
 
 @contextmanager
@@ -126,6 +140,7 @@ def library_log(write: Callable[[str], None]) -> Iterator[None]:
 @contextmanager
 def plotting_folder(parent: Path) -> Iterator[None]:
     """Let matplotlib, when it is imported here for the first time, keep its cache below parent."""
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)  # tells of its font cache
     with tempfile.TemporaryDirectory(prefix=".plots-", dir=parent) as scratch:
         before = os.environ.get("MPLCONFIGDIR")
         os.environ.setdefault("MPLCONFIGDIR", scratch)

@@ -24,7 +24,7 @@ from adapters.ultralytics_checkpoint import (
     set_random_states,
     write_checkpoint,
 )
-from adapters.ultralytics_loader import begin_at, make_resumable
+from adapters.ultralytics_loader import begin_at, make_resumable, watching_scan
 from adapters.ultralytics_models import PackagedModel
 from adapters.ultralytics_speed import order_memory
 from adapters.ultralytics_weights import load_pretrained
@@ -50,6 +50,7 @@ class Plan:
     weights: Path | None = None  # pretrained weights to begin with
     resume: Mapping[str, Any] | None = None  # a checkpoint to go on from
     callbacks: Mapping[str, Callable[[Any], None]] = field(default_factory=dict)
+    still_wanted: Callable[[], None] = lambda: None  # called as images are looked at; may raise
 
 
 class CheckpointingTrainer(DetectionTrainer):  # type: ignore[misc]
@@ -92,7 +93,8 @@ class CheckpointingTrainer(DetectionTrainer):  # type: ignore[misc]
     def build_dataset(self, img_path: str, mode: str = "train", batch: int | None = None) -> Any:
         """Return the library's dataset of a split, or say what is wrong with the data."""
         try:
-            return super().build_dataset(img_path, mode, batch)
+            with watching_scan(self._plan.still_wanted):
+                return super().build_dataset(img_path, mode, batch)
         except (FileNotFoundError, ValueError, RuntimeError) as error:
             message = f"The data set's split '{mode}' cannot be trained on: {error}"
             hint = "Look at the problems on the data set's page, mend them and check it again."
@@ -158,7 +160,8 @@ class CheckpointingTrainer(DetectionTrainer):  # type: ignore[misc]
         if not self._carried:
             return
         checkpoint, self._carried = self._carried, None
-        self.tloss = {k: torch.tensor(v) for k, v in checkpoint[STATE_KEY]["losses"].items()}
+        losses = checkpoint[STATE_KEY]["losses"]
+        self.tloss = {k: torch.tensor(v, device=self.device) for k, v in losses.items()}
         # What validation reads where the interruption came after the last batch.
         self.loss_items, self.loss = self.tloss, sum(self.tloss.values())
         groups = checkpoint["optimizer"]["param_groups"]
