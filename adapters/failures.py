@@ -24,7 +24,7 @@ def as_training_error(error: Exception, job: TrainingJob) -> TrainingError:
             _last_line(error),
             hint="Mend or remove the file, then look at the data set again and start the job anew.",
         )
-    if _is_out_of_memory(error):
+    if is_out_of_memory(error):
         return out_of_memory(error, job)
     if isinstance(error, OSError) and error.errno in _DISK_FULL:
         return TrainingError(
@@ -57,7 +57,8 @@ def out_of_memory(error: Exception, job: TrainingJob) -> TrainingError:
     )
 
 
-def _is_out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
+    """Tell whether memory, of the GPU or of the machine, ran out."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     text = str(error)

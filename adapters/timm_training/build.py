@@ -16,6 +16,7 @@ from timm.scheduler import create_scheduler_v2
 from timm.utils import ModelEmaV3, NativeScaler
 
 from adapters.contract import ErrorKind, Reporter, TrainingError, TrainingJob
+from adapters.failures import is_out_of_memory
 from adapters.timm_training.plan import Plan
 from adapters.timm_training.pretrained import check_loaded, pretrained_file
 from adapters.timm_training.randomness import Stream, derive_seed, seed_everything
@@ -45,7 +46,8 @@ def build(plan: Plan, reporter: Reporter, *, load_pretrained: bool) -> Parts:
     """Make all parts of a training. Raises TrainingError where timm cannot."""
     hp = plan.hyperparameters
     model = _model(plan, reporter, load_pretrained=load_pretrained)
-    size = _requested_size(plan.job)
+    data_config = resolve_data_config(_requested_size(plan.job), model=model)
+    _check_input(plan, model, data_config)
     if hp.freeze_backbone:
         _freeze_backbone(model)
     memory_format = torch.channels_last if hp.channels_last else torch.contiguous_format
@@ -53,7 +55,7 @@ def build(plan: Plan, reporter: Reporter, *, load_pretrained: bool) -> Parts:
     optimizer = _optimizer(plan, model)
     return Parts(
         model=model,
-        data_config=resolve_data_config(size, model=model),
+        data_config=data_config,
         optimizer=optimizer,
         scheduler=_scheduler(plan, optimizer),
         train_loss=create_classification_loss(
@@ -125,6 +127,30 @@ def _create(plan: Plan, **pretrained: Any) -> torch.nn.Module:
             hint="Leave these to the model's own, or take a multiple of its own image size.",
         ) from error
     return model
+
+
+@torch.no_grad()
+def _check_input(plan: Plan, model: torch.nn.Module, data_config: dict[str, Any]) -> None:
+    """Put one empty image through a model, so that a wrong size is told before data is read."""
+    name, size = plan.job.model_name, tuple(data_config["input_size"])
+    try:
+        output = model.eval()(torch.zeros(1, *size))
+    except (AssertionError, ValueError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise
+        raise _unsupported(
+            f"{name} does not take images of {size[1]} x {size[2]} pixels: {error}",
+            hint=f"Leave the image size to the model's own, {_own_size(model)}.",
+        ) from error
+    if getattr(output, "shape", None) != (1, len(plan.data.classes)):
+        raise _unsupported(
+            f"{name} gives features, not classes", hint="Pick a model of the catalog."
+        )
+
+
+def _own_size(model: torch.nn.Module) -> str:
+    height, width = model.pretrained_cfg["input_size"][1:]  # type: ignore[index]
+    return f"{height} x {width}"
 
 
 def _requested_size(job: TrainingJob) -> dict[str, tuple[int, int, int]]:
