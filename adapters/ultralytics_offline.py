@@ -44,6 +44,10 @@ def _import_library() -> None:
     with tempfile.TemporaryDirectory(prefix="modelyard-") as scratch:
         os.environ["YOLO_CONFIG_DIR"] = scratch
         try:
+            # The first optimizer and the first validator import these two: seconds of a child's
+            # start that are the warm template's instead.
+            import torch._dynamo  # noqa: F401
+            import torchvision  # noqa: F401
             import ultralytics.models.yolo.detect  # noqa: F401
         finally:
             for name, value in before.items():
