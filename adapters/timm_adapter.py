@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import traceback
 from contextlib import closing
 from typing import Any
 
@@ -16,7 +17,7 @@ import timm
 import torch
 
 from adapters.checkpoints import remove_leftovers
-from adapters.contract import Reporter, Result, TrainingJob
+from adapters.contract import ErrorKind, Reporter, Result, TrainingJob
 from adapters.data.imagefolder import read
 from adapters.failures import as_training_error
 from adapters.timm_training.build import Parts, build
@@ -42,10 +43,14 @@ class TimmAdapter:
             told = as_training_error(error, job)
             if told is error:
                 raise
+            if told.kind in (ErrorKind.FRAMEWORK, ErrorKind.DEVICE):
+                traceback.print_exception(error)  # into the job's log, which the hint speaks of
             raise told from error
 
 
 def _train(plan: Plan, reporter: Reporter) -> Result:
+    if plan.device.type == "cuda":
+        torch.cuda.set_device(plan.device)
     checkpoints = plan.job.checkpoints_dir
     checkpoints.mkdir(parents=True, exist_ok=True)
     remove_leftovers(checkpoints)

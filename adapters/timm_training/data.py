@@ -111,36 +111,30 @@ class Order:
         self.train_batch_size = min(batch_size, train_size)
         self.val_steps = -(-val_size // batch_size)
 
-    def train(self, epoch: int, *, first_step: int = 0) -> list[list[SampleKey]]:
-        """Return the keys of an epoch's batches from a step on."""
+    def train(self, epoch: int, *, first_step: int = 0) -> Iterator[list[SampleKey]]:
+        """Yield the keys of an epoch's batches from a step on."""
         generator = torch.Generator().manual_seed(derive_seed(self._seed, Stream.ORDER, epoch))
         order = torch.randperm(self._train_size, generator=generator).tolist()
         size = self._batch_size
-        return [
-            [SampleKey("train", epoch, index) for index in order[step * size : (step + 1) * size]]
-            for step in range(first_step, self.train_steps)
-        ]
+        for step in range(first_step, self.train_steps):
+            numbers = order[step * size : (step + 1) * size]
+            yield [SampleKey("train", epoch, number) for number in numbers]
 
-    def val(self) -> list[list[SampleKey]]:
-        """Return the keys of the validation batches."""
-        size = self._batch_size
-        return [
-            [SampleKey("val", 0, index) for index in range(i, min(i + size, self._val_size))]
-            for i in range(0, self._val_size, size)
-        ]
+    def val(self) -> Iterator[list[SampleKey]]:
+        """Yield the keys of the validation batches."""
+        for begin in range(0, self._val_size, self._batch_size):
+            end = min(begin + self._batch_size, self._val_size)
+            yield [SampleKey("val", 0, number) for number in range(begin, end)]
 
 
 class _Batches:
     """A batch sampler that hands out the batches it was last given."""
 
     def __init__(self) -> None:
-        self.keys: list[list[SampleKey]] = []
+        self.keys: Iterator[list[SampleKey]] = iter(())
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
-        return iter(self.keys)
-
-    def __len__(self) -> int:
-        return len(self.keys)
+        return self.keys
 
 
 class Loader:
@@ -182,7 +176,7 @@ class Loader:
         )
 
     def __call__(
-        self, keys: list[list[SampleKey]]
+        self, keys: Iterator[list[SampleKey]]
     ) -> Generator[tuple[torch.Tensor, torch.Tensor], None, None]:
         """Yield (images, class ids) of each batch."""
         if self._prefetched is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -27,7 +27,7 @@ SECONDS_BETWEEN_CHECKPOINTS = 300.0
 STEPS_BETWEEN_LOSS_CHECKS = 20
 
 
-# Of a small model's short epochs not each is written: writing takes at most this share of the time.
+# Of short epochs not each is kept: writing takes at most this share of the time.
 LARGEST_SAVING_SHARE = 0.1
 
 
@@ -228,7 +228,7 @@ class Training:
         return torch.autocast(self._plan.device.type, dtype=dtype)
 
     def _batches(
-        self, keys: list[list[SampleKey]]
+        self, keys: Iterator[list[SampleKey]]
     ) -> closing[Generator[tuple[torch.Tensor, torch.Tensor], None, None]]:
         return closing(self._loader(keys))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -33,8 +34,9 @@ class Plan:
     def updates_per_epoch(self) -> int:
         return -(-self.order.train_steps // self.hyperparameters.accumulation_steps)
 
+    @cached_property
     def identity(self) -> dict[str, Any]:
-        """Return what must be the same for a checkpoint to be continued exactly."""
+        """What must be the same for a checkpoint to be continued exactly."""
         names = hashlib.sha256()
         for split in ("train", "val"):
             for path, label in self.data.splits[split]:

@@ -58,7 +58,7 @@ class Place:
 def save_last(path: Path, *, plan: Plan, parts: Parts, place: Place) -> None:
     """Write all that an exact continuation needs."""
     state = {
-        "identity": plan.identity(),
+        "identity": plan.identity,
         "versions": _versions(),
         "precision": plan.precision,
         "device": plan.device.type,
@@ -83,7 +83,7 @@ def read_last(path: Path, *, plan: Plan, reporter: Reporter) -> dict[str, Any]:
     Raises TrainingError(CHECKPOINT_INVALID) where it is of another job or of other data.
     """
     state = load_checkpoint(path, format=FORMAT)
-    then, now = state["identity"], plan.identity()
+    then, now = state["identity"], plan.identity
     differing = [name for name in now if then.get(name) != now[name]]
     if differing:
         raise TrainingError(
