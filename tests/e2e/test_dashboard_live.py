@@ -105,14 +105,29 @@ def test_a_job_that_somebody_else_makes_appears(page: Page, dashboard: Dashboard
     expect(page.locator("#experiments tbody tr").first).to_contain_text("second")
 
 
-def test_a_queued_job_is_cancelled_at_once(page: Page, dashboard: Dashboard) -> None:
+def test_a_queued_job_is_cancelled_at_once_and_may_be_resumed(
+    page: Page, dashboard: Dashboard
+) -> None:
     project_id = dashboard.project("Cancelled")
-    job_id = dashboard.job(project_id, "queued", started=True)
+    job_id = dashboard.job(project_id, "queued")
     open_project(page, project_id)
+    experiment = row(page, job_id)
     with no_reload(page):
-        row(page, job_id).get_by_role("button", name="Cancel").click()
-        expect(badge(row(page, job_id))).to_have_text("Cancelled")
-    assert dashboard.status(job_id) == "cancelled"
+        experiment.get_by_role("button", name="Start").click()
+        experiment.get_by_role("button", name="Cancel").click()
+        expect(badge(experiment)).to_have_text("Cancelled")
+        assert dashboard.status(job_id) == "cancelled"
+        experiment.get_by_role("button", name="Resume").click()
+        expect(badge(experiment)).to_have_text("Queued")
+
+
+def test_what_never_started_cannot_be_resumed(page: Page, dashboard: Dashboard) -> None:
+    project_id = dashboard.project("Never started")
+    job_id = dashboard.job(project_id, "never")
+    open_project(page, project_id)
+    row(page, job_id).get_by_role("button", name="Cancel").click()
+    expect(badge(row(page, job_id))).to_have_text("Cancelled")
+    expect(row(page, job_id).get_by_role("button")).to_have_count(0)
 
 
 def test_the_cancel_of_a_running_job_asks_how(page: Page, dashboard: Dashboard) -> None:

@@ -20,9 +20,10 @@ export function put(holder, field, text, title) {
   }
 }
 
-export function showStatus(holder, status) {
+export function showStatus(holder, status, attempt) {
   const focused = holder.contains(document.activeElement) ? document.activeElement : null;
   holder.dataset.status = status;
+  holder.dataset.attempt = attempt;
   const badge = holder.querySelector("[data-badge]");
   badge.dataset.status = status;
   badge.textContent = capital(status);
@@ -57,7 +58,7 @@ function showAccuracy(holder, accuracy) {
 }
 
 export function showJob(holder, job) {
-  showStatus(holder, job.status);
+  showStatus(holder, job.status, job.attempt);
   showProgress(holder, job.progress);
   showAccuracy(holder, job.accuracy);
   put(holder, "loss", number(job.loss));

@@ -52,7 +52,7 @@ const stream = follow(
       log.load(job.attempt).catch(report);
     },
     status(event) {
-      showStatus(holder, event.status);
+      showStatus(holder, event.status, event.attempt);
       refresh().catch(report);
       refreshPanel("attempts");
       refreshPanel("history");

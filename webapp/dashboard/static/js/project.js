@@ -54,7 +54,7 @@ follow(
     },
     status(event) {
       // The buttons change at once; why it waits or failed is asked for a moment later.
-      const found = known(event, (shown) => showStatus(shown, event.status));
+      const found = known(event, (shown) => showStatus(shown, event.status, event.attempt));
       later(event.job_id, found ? refresh : insert);
     },
     progress(event) {

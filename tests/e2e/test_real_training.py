@@ -1,0 +1,187 @@
+"""A person trains a real model in the dashboard: `modelyard up`, real digits, a real worker.
+
+The README's picture is made here: PICTURES=docs/images pytest tests/e2e/test_real_training.py
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from playwright.sync_api import Browser, Locator, Page, expect
+
+from modelyard.samples import make_samples
+from tests.e2e.conftest import Watch
+from tests.services import Spawned, wait_for
+
+READY = re.compile(r"^READY (http://\S+)$", re.MULTILINE)
+EMAIL, PASSWORD = "admin@modelyard.local", "correct horse battery staple"
+PICTURES = os.environ.get("PICTURES")
+EPOCHS = 8 if PICTURES else 2
+TRAINING_MS = 180_000  # generous: other tests may keep the machine busy
+
+
+@pytest.fixture
+def digits(tmp_path: Path) -> Path:
+    return make_samples(tmp_path / "home" / "data" / "samples")["digits"]
+
+
+@pytest.fixture
+def url(tmp_path: Path, digits: Path) -> Iterator[str]:
+    """The address of a whole instance."""
+    home = tmp_path / "home"
+    command = [sys.executable, "-m", "modelyard", "up", "--home", str(home)]
+    environ = {
+        "MODELYARD_ADMIN_PASSWORD": PASSWORD,
+        "MODELYARD_WEB_PROCESSES": "1",
+        "MODELYARD_THREADS": "1",  # on a busy machine, more would wait for each other
+    }
+    with Spawned(
+        [*command, "--port", "0", "--frameworks", "timm"],
+        log=tmp_path / "up.log",
+        environ={**os.environ, **environ},
+        cwd=tmp_path,
+    ) as instance:
+
+        def ready() -> re.Match[str] | None:
+            assert instance.alive(), instance.output()
+            return READY.search(instance.output())
+
+        found = wait_for(ready, timeout_seconds=120, what="READY")
+        assert found is not None
+        yield found[1]
+        instance.stop()
+
+
+@pytest.fixture
+def page(browser: Browser, url: str) -> Iterator[Page]:
+    watch = Watch(url)
+    with browser.new_context(base_url=url, viewport={"width": 1280, "height": 560}) as context:
+        context.set_default_timeout(20_000)
+        page = context.new_page()
+        watch.follow(page)
+        yield page
+    assert watch.complaints == []
+    assert watch.outside == []
+
+
+@pytest.mark.timeout(900)
+def test_a_person_trains_watches_clones_cancels_and_resumes(
+    page: Page, digits: Path, tmp_path: Path
+) -> None:
+    log_in(page)
+    make_project(page, "Handwritten digits", "1,797 digits of UCI's optical recognition set")
+    register(page, "Digits", digits)
+
+    describe(page, name="resnet18 at 32 px", epochs=EPOCHS)
+    page.get_by_role("button", name="Create and start").click()
+    watch_it_complete(page, epochs=EPOCHS)
+
+    page.get_by_role("button", name="Clone").click()
+    expect(page.get_by_role("heading", name="resnet18 at 32 px (copy)")).to_be_visible()
+    page.get_by_role("button", name="Start", exact=True).click()
+    watch_it_complete(page, epochs=EPOCHS)
+
+    page.get_by_role("link", name="Handwritten digits").click()
+    describe(page, name="resnet18 at 32 px, longer", epochs=60)
+    page.get_by_role("button", name="Create only").click()
+    expect(badge(page)).to_have_text("Pending")
+    page.get_by_role("link", name="Handwritten digits").click()
+    row = page.locator("#experiments tr", has_text="longer")
+    row.get_by_role("button", name="Start").click()
+    expect(row.locator("[data-field=epochs]")).to_have_text(
+        re.compile(r"^([4-9]|\d\d) / 60$"), timeout=TRAINING_MS
+    )
+    expect(row.locator("[data-field=accuracy]")).to_contain_text("%")
+    take_picture(page, tmp_path)
+
+    cancel(page, row)
+    expect(badge(row)).to_have_text("Cancelled", timeout=5_000)
+    before = int(row.locator("[data-field=epochs]").inner_text().split(" / ")[0])
+    row.get_by_role("button", name="Resume").click()
+    expect(badge(row)).to_have_text("Running", timeout=TRAINING_MS)
+    row.get_by_role("link").click()
+    expect(page.get_by_text("Attempt 2", exact=True)).to_be_visible()
+    expect(page.locator("[data-chart=loss]")).to_have_attribute(
+        "data-points", re.compile(rf"^({'|'.join(str(n) for n in range(before, 61))})$"),
+        timeout=TRAINING_MS,
+    )  # fmt: skip
+    cancel(page, page.locator("main"))
+    expect(badge(page)).to_have_text("Cancelled")
+
+
+def log_in(page: Page) -> None:
+    page.goto("/login")
+    page.get_by_label("Email").fill(EMAIL)
+    page.get_by_label("Password").fill(PASSWORD)
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("No project yet")).to_be_visible()
+
+
+def make_project(page: Page, name: str, description: str) -> None:
+    page.get_by_role("button", name="New project").first.click()
+    page.get_by_label("Name").fill(name)
+    page.get_by_label("Description").fill(description)
+    page.get_by_role("button", name="Create").click()
+    expect(page.get_by_role("heading", name=name)).to_be_visible()
+
+
+def register(page: Page, name: str, folder: Path) -> None:
+    page.get_by_role("link", name="Register a data set").click()
+    page.get_by_label("Name").fill(name)
+    page.get_by_label("Folder").fill(str(folder))
+    page.get_by_role("button", name="Register").click()
+    expect(page.locator(".badge")).to_have_text("Valid")
+    page.get_by_role("link", name="Handwritten digits").click()
+
+
+def describe(page: Page, *, name: str, epochs: int) -> None:
+    page.get_by_role("link", name="New job").first.click()
+    page.get_by_label("Name").fill(name)
+    page.get_by_label("Model", exact=True).fill("resnet18")
+    page.get_by_label("Epochs").fill(str(epochs))
+    page.get_by_label("Batch size").fill("64")
+    page.get_by_label("Image size").fill("32")
+
+
+def watch_it_complete(page: Page, *, epochs: int) -> None:
+    """See the curves grow to their end, the log, the result and its files, with no reload."""
+    expect(page).to_have_url(re.compile(r"/jobs/\d+$"))
+    page.evaluate("window.stillTheSamePage = true")
+    loss = page.locator("[data-chart=loss]")
+    expect(loss).to_have_attribute("data-points", "1", timeout=TRAINING_MS)
+    expect(badge(page)).to_have_text("Running")
+    expect(loss).to_have_attribute("data-points", str(epochs), timeout=TRAINING_MS)
+    expect(badge(page)).to_have_text("Completed", timeout=TRAINING_MS)
+    expect(page.locator(".stats [data-field=epochs]")).to_have_text(f"{epochs} / {epochs}")
+    expect(page.locator(".stats [data-field=accuracy]")).to_contain_text("%")
+    expect(page.locator("#log")).not_to_be_empty()
+    assert page.evaluate("window.stillTheSamePage === true")
+    with page.expect_download() as download:
+        page.get_by_role("link", name="checkpoints/best").click()
+    assert download.value.path().stat().st_size > 1_000_000
+
+
+def cancel(page: Page, place: Locator) -> None:
+    place.get_by_role("button", name="Cancel").first.click()
+    page.get_by_role("dialog").get_by_role("button", name="Cancel the job").click()
+
+
+def badge(place: Page | Locator) -> Locator:
+    return place.locator("[data-badge]")
+
+
+def take_picture(page: Page, tmp_path: Path) -> None:
+    folder = Path(PICTURES or tmp_path)
+    folder.mkdir(parents=True, exist_ok=True)
+    expect(page.locator(".toast")).to_have_count(0)
+    page.mouse.move(0, 0)
+    page.screenshot(path=folder / "dashboard.png", animations="disabled")
+    with Image.open(folder / "dashboard.png") as image:
+        assert image.size == (1280, 560)
+        assert len(image.getcolors(maxcolors=1 << 24) or []) > 50
