@@ -26,7 +26,7 @@ _SUFFIXES_OF_FORMAT = {
     "GIF": (".gif",),
     "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
 }
-_FORMATS = tuple(_SUFFIXES_OF_FORMAT)
+FORMATS = tuple(_SUFFIXES_OF_FORMAT)
 MAX_IMAGE_BYTES = 512 * 1024 * 1024
 MAX_IMAGE_PIXELS = 80_000_000  # just below where Pillow warns of a decompression bomb
 _TOO_LARGE = (Image.DecompressionBombError, Image.DecompressionBombWarning)
@@ -80,7 +80,7 @@ def read_limited(path: Path, *, limit: int) -> bytes:
 
 
 def _decode(content: bytes, *, name: str, suffix: str, smallest: int) -> list[Problem]:
-    with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+    with Image.open(io.BytesIO(content), formats=FORMATS) as image:
         width, height = image.size
         if width * height > MAX_IMAGE_PIXELS:
             return [_too_large(name)]

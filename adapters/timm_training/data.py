@@ -15,6 +15,7 @@ from timm.data.loader import PrefetchLoader, fast_collate
 from torch.utils.data import DataLoader, Dataset
 
 from adapters.data.description import DatasetError
+from adapters.data.images import FORMATS
 from adapters.schemas.timm import TimmHyperparameters
 from adapters.timm_training.randomness import Stream, derive_seed, seed_everything
 
@@ -58,7 +59,7 @@ def read_image(path: Path) -> Image.Image:
         with warnings.catch_warnings():
             # Pillow only warns of an image of 90 to 180 megapixels and refuses larger ones.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
+            with Image.open(path, formats=FORMATS) as image:
                 turned: Image.Image = ImageOps.exif_transpose(image)
                 return turned.convert("RGB")
     except MemoryError:

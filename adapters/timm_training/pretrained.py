@@ -76,9 +76,12 @@ def _download(job: TrainingJob, target: Path, *, config: Any, reporter: Reporter
         except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError) as error:
             reason = getattr(error, "reason", None) or error
             break
+        except PermissionError as error:
+            reason = f"{kept.parent} cannot be written: {error.strerror}"
+            break
         reporter.log(f"pretrained weights kept as {kept}")
         return kept
-    raise _missing(job, target, reason=f"downloading them failed: {reason}")
+    raise _missing(job, target, reason=f"downloading them failed ({reason})")
 
 
 def _open(url: str) -> contextlib.closing[HTTPResponse]:
