@@ -60,6 +60,7 @@ def _import_library() -> None:
 def _close_doors() -> None:
     """Replace what would reach out, also where something else imported the library first."""
     from ultralytics import utils
+    from ultralytics.data import base as data_base
     from ultralytics.data import utils as data_utils
     from ultralytics.engine import trainer
     from ultralytics.nn import tasks
@@ -71,7 +72,8 @@ def _close_doors() -> None:
             SETTINGS.update({name: False})
     callbacks.add_integration_callbacks = _do_nothing  # events, the platform, trackers
     checks.AUTOINSTALL = False
-    utils.VERBOSE = False  # progress bars
+    utils.VERBOSE = False  # progress bars, but for those that ask to be drawn all the same
+    data_base.TQDM = _no_bar
     tasks.SAFE_LOAD = True
     trainer.check_amp = half_precision_works  # the library's own fetches weights to compare
     for module in (checks, data_utils, plotting):
@@ -84,6 +86,12 @@ def _close_doors() -> None:
 
 def _do_nothing(*_: Any, **__: Any) -> None:
     """Stand where Ultralytics would reach out of this process."""
+
+
+def _no_bar(*arguments: Any, **options: Any) -> Any:
+    from ultralytics.utils import TQDM
+
+    return TQDM(*arguments, **{**options, "disable": True})
 
 
 def _packaged_font(font: str = "") -> str:

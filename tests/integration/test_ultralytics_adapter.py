@@ -216,7 +216,7 @@ def test_artifacts_are_checkpoints_plots_and_configuration(trained: Trained) -> 
 def test_the_log_has_a_line_an_epoch_and_no_progress_bars(
     data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    run = _train(_job(data, tmp_path / "out", epochs=1))
+    run = _train(_job(data, tmp_path / "out", epochs=1, options={"cache_images": True}))
     out, err = capfd.readouterr()
     assert (out, err) == ("", "")
     assert [line for line in run.reporter.lines if line.startswith("epoch 1/1: train_loss ")]
@@ -465,6 +465,9 @@ def test_a_torn_checkpoint_is_refused(data: Path, tmp_path: Path, trained: Train
         ({"model_name": "yolo11n-seg"}, ErrorKind.UNSUPPORTED),
         ({"task_type": TaskType.POSE_ESTIMATION}, ErrorKind.UNSUPPORTED),
         ({"image_size": 100}, ErrorKind.UNSUPPORTED),
+        ({"image_size": 32, "batch_size": 5}, ErrorKind.UNSUPPORTED),  # a last batch of one image
+        ({"options": {"precision": "fp16"}}, ErrorKind.UNSUPPORTED),
+        ({"compute_device": "cuda:99"}, ErrorKind.DEVICE),
         ({"optimizer": "lion"}, ErrorKind.UNSUPPORTED),
         ({"options": {"mosaic": 2.0}}, ErrorKind.UNSUPPORTED),
         ({"dataset_path": Path("/nowhere")}, ErrorKind.DATASET_INVALID),
