@@ -20,9 +20,9 @@ def main() -> int:
         )
         settings.require_redis()
         from workers import runtime
-        from workers.app import app
+        from workers.app import app, drain, nodename
 
-        here = runtime.start(settings)
+        here = runtime.start(settings, on_drain=drain)
     except SettingsError as error:
         click.echo(f"modelyard worker: {error}", err=True)
         return 2
@@ -34,7 +34,7 @@ def main() -> int:
             "--pool=threads",
             f"--concurrency={here.slots.size}",
             f"--queues={queues}",
-            f"--hostname={here.name}@%h",
+            f"--hostname={nodename(here.name)}",
             f"--loglevel={settings.log_level.upper()}",
             "--without-mingle",
             "--without-gossip",

@@ -5,6 +5,7 @@ Light to import, since Flower and `celery inspect` import it too.
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 from celery import Celery, signals
@@ -21,6 +22,19 @@ app.config_from_object("celeryconfig")
 def run_training(self: TrainingTask, job: dict[str, Any]) -> dict[str, Any]:
     """Train one attempt of a job; see workers.task.train."""
     return train(self, job)
+
+
+def drain(draining: bool) -> None:
+    """Stop consuming this worker's queues, or begin again; what trains goes on."""
+    here = runtime.current()
+    change = app.control.cancel_consumer if draining else app.control.add_consumer
+    for framework in here.frameworks:
+        change(wire.queue_name(framework), destination=[nodename(here.name)])
+
+
+def nodename(worker: str) -> str:
+    """Return the name under which Celery knows a worker."""
+    return f"{worker}@{socket.gethostname()}"
 
 
 @signals.worker_shutting_down.connect

@@ -6,7 +6,7 @@ import json
 import logging
 import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -16,7 +16,7 @@ import redis
 
 from adapters import wire
 from modelyard import __version__
-from workers.control import Control
+from workers.control import Attempt, Control
 from workers.devices import device_title, list_gpus
 
 logger = logging.getLogger(__name__)
@@ -47,6 +47,7 @@ class Presence:
         frameworks: Sequence[str],
         devices: Sequence[str],
         control: Control,
+        on_drain: Callable[[bool], None],
     ) -> None:
         self._client = client
         self._name = name
@@ -56,13 +57,9 @@ class Presence:
         self._versions = framework_versions(frameworks)
         self._host = socket.gethostname()
         self._stopped = threading.Event()
-        self._draining = threading.Event()
+        self._on_drain = on_drain
+        self._draining = False
         self._thread = threading.Thread(target=self._loop, name="presence", daemon=True)
-
-    @property
-    def draining(self) -> threading.Event:
-        """Set while the worker takes no new job."""
-        return self._draining
 
     def start(self) -> None:
         self._thread.start()
@@ -80,11 +77,20 @@ class Presence:
     def _loop(self) -> None:
         while True:
             try:
+                self._look_for_drain()
                 self.publish()
             except redis.RedisError as error:
                 logger.debug("not published: %s", error)
             if self._stopped.wait(wire.WORKER_HEARTBEAT_SECONDS):
                 return
+
+    def _look_for_drain(self) -> None:
+        """Take no new job while a person wants it so; what trains goes on."""
+        wanted = bool(self._client.exists(wire.drain_key(self._name)))
+        if wanted != self._draining:
+            self._on_drain(wanted)
+            self._draining = wanted
+            logger.info("worker %s %s", self._name, "drains" if wanted else "takes jobs again")
 
     def publish(self) -> None:
         """Publish once. Raises RedisError."""
@@ -114,11 +120,11 @@ class Presence:
             "cpu_percent": psutil.cpu_percent(),
             "memory_percent": memory.percent,
             "last_seen": wire.format_time(now),
-            "status": "draining" if self._draining.is_set() else "online",
+            "status": "draining" if self._draining else "online",
         }
 
 
-def _brief(attempt: Any) -> dict[str, Any]:
+def _brief(attempt: Attempt) -> dict[str, Any]:
     progress = attempt.progress
     return {
         "job_id": attempt.job.id,

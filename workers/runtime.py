@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 import redis
 from redis.backoff import ExponentialBackoff
@@ -23,7 +24,7 @@ _current: Runtime | None = None
 class Runtime:
     """The parts of a worker that outlive single jobs."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, on_drain: Callable[[bool], None]) -> None:
         """Choose frameworks and devices. Raises SettingsError where the host lacks them."""
         self.settings = settings
         self.name = settings.worker_name
@@ -41,6 +42,7 @@ class Runtime:
             frameworks=self.frameworks,
             devices=self.devices,
             control=self.control,
+            on_drain=on_drain,
         )
         self.template = Template(self.frameworks, threads=settings.threads)
         self.shutting_down = False
@@ -61,10 +63,10 @@ class Runtime:
         self.presence.stop()
 
 
-def start(settings: Settings) -> Runtime:
-    """Make and start this process's runtime."""
+def start(settings: Settings, *, on_drain: Callable[[bool], None]) -> Runtime:
+    """Make and start this process's runtime; ``on_drain`` is told when to take no more jobs."""
     global _current
-    _current = Runtime(settings)
+    _current = Runtime(settings, on_drain=on_drain)
     _current.start()
     return _current
 

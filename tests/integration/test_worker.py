@@ -266,3 +266,29 @@ def test_subprocess_mode_trains_cancels_and_resumes_with_no_broker(
         assert job.status == "completed"
         epochs = [m.epoch for m in db.session.scalars(select(Metric).filter_by(name="top1"))]
         assert sorted(epochs) == list(range(1, 21))
+
+
+def test_a_drained_worker_finishes_what_it_has_and_takes_no_more(
+    on_sqlite: Instance, redis_service: RedisService
+) -> None:
+    there = on_sqlite
+    there.worker("w1")
+    first, second = digits_job(there, epochs=20), digits_job(there, epochs=1)
+    start(first)
+    wait_until(there, first, training)
+    with redis_service.client() as client:
+        client.set(wire.drain_key("w1"), "1")
+        wait_for(
+            lambda: '"status": "draining"' in (client.get(wire.worker_key("w1")) or ""),
+            what="the worker draining",
+        )
+        start(second)
+        wait_until(there, first, ended)
+        assert first.status == "completed"
+        wait_for(
+            lambda: '"busy": 0' in (client.get(wire.worker_key("w1")) or ""), what="a free slot"
+        )
+        assert job_is(second, lambda j: j.status == "queued")()
+        client.delete(wire.drain_key("w1"))
+    wait_until(there, second, ended)
+    assert second.status == "completed"
