@@ -36,6 +36,7 @@ class Person:
         self.id = user_id
         self.email = email
         self.token = token
+        self.owns: dict[str, int] = {}  # whatever a test wants to remember
 
     def call(self, method: str, path: str, **request: Any) -> TestResponse:
         headers = dict(request.pop("headers", {}))

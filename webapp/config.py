@@ -9,6 +9,7 @@ from typing import Any
 from flask import current_app
 
 from modelyard.settings import Settings
+from webapp.login_limit import check_limit
 
 MAX_BODY_BYTES = 1024 * 1024  # what the API takes; a job's description is a few kilobytes
 _POOL_SIZE = 10  # connections a process keeps; times two processes, well below PostgreSQL's 100
@@ -68,7 +69,7 @@ def _tokens(settings: Settings) -> dict[str, Any]:
 
 def _limits(settings: Settings) -> dict[str, Any]:
     limits: dict[str, Any] = {
-        "LOGIN_LIMIT": settings.login_limit,
+        "LOGIN_LIMIT": check_limit(settings.login_limit),
         "RATELIMIT_HEADERS_ENABLED": True,
         "RATELIMIT_KEY_PREFIX": "modelyard",
         "RATELIMIT_IN_MEMORY_FALLBACK_ENABLED": True,  # Redis away: each process counts alone

@@ -7,12 +7,25 @@ from typing import Any, TypeVar, cast
 
 from flask import Response, current_app
 from flask_limiter.util import get_remote_address
+from limits import parse_many
 
+from modelyard.settings import SettingsError
 from webapp.extensions import limiter
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 _HOST_FACTOR = 5  # people behind one network address share its limit, so it is wider
+
+
+def check_limit(text: str) -> str:
+    """Return a setting's text. Raises SettingsError where it is no limit."""
+    try:
+        parse_many(text)
+    except ValueError:
+        raise SettingsError(
+            f"MODELYARD_LOGIN_LIMIT is '{text}' but must be like '10 per minute'"
+        ) from None
+    return text
 
 
 def limit_failed_logins(email: Callable[[], str]) -> Callable[[F], F]:
@@ -44,8 +57,11 @@ def _account_limit() -> str:
 
 
 def _host_limit() -> str:
-    count, _, rest = _account_limit().partition(" ")
-    return f"{int(count) * _HOST_FACTOR} {rest}"
+    limits = parse_many(_account_limit())
+    return ";".join(
+        f"{limit.amount * _HOST_FACTOR} per {limit.multiples} {limit.GRANULARITY.name}"
+        for limit in limits
+    )
 
 
 def _failed(response: Response) -> bool:

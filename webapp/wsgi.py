@@ -1,9 +1,15 @@
 """What gunicorn serves: ``gunicorn -k gevent webapp.wsgi:app``."""
 
+import logging
+
 from modelyard.settings import load_settings
 from webapp import create_app
 from webapp.metrics_folder import share_between_processes
 
 settings = load_settings()
+logging.basicConfig(
+    level=settings.log_level.upper(),
+    format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+)
 share_between_processes(settings.home)  # before create_app imports the metrics
 app = create_app(settings)

@@ -1,4 +1,4 @@
-"""The OpenAPI document is true: a property-based tester finds no answer that it does not describe."""
+"""The OpenAPI document is true: generated requests find no answer that it does not describe."""
 
 from __future__ import annotations
 

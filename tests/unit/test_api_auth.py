@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select, update
 
+from modelyard.settings import SettingsError
 from tests.api import PASSWORD, Api, Person, serve
 from webapp.extensions import db
 from webapp.models import AuthSession, PersonalToken, User
@@ -134,6 +135,11 @@ def test_a_host_that_tries_many_accounts_is_stopped_too(tmp_path: Path) -> None:
             for i in range(6)
         ]
     assert statuses == [401] * 5 + [429]
+
+
+def test_a_limit_that_is_none_is_refused_at_the_start(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="MODELYARD_LOGIN_LIMIT"):
+        serve(tmp_path, MODELYARD_LOGIN_LIMIT="often").__enter__()
 
 
 def test_a_refresh_token_is_exchanged_once(api: Api) -> None:

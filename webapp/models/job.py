@@ -33,6 +33,7 @@ class Job(Model):
     __tablename__ = "jobs"
     __table_args__ = (
         Index("ix_jobs_project_id_id", "project_id", "id"),
+        Index("ix_jobs_project_id_status_id", "project_id", "status", "id"),  # a page's filter
         # The queue's order, and what the reaper looks through.
         Index("ix_jobs_status_queue", "status", "queue", "priority", "queued_at"),
         # An id is never used twice: Redis's fences and the output folder outlive a deleted job.

@@ -121,7 +121,7 @@ def look(
     try:
         real = resolve_inside(path, roots)
         with _looking:
-            found = describe_apart(real, format=format, task_type=task_type, roots=roots)
+            found = describe_apart(real, format=format, task_type=task_type)
     except DatasetError as error:
         raise Invalid({field: [str(error)]}) from None
     return dataclasses.replace(found, path=real)  # as it was named: a folder, or its data.yaml

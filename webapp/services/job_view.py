@@ -66,12 +66,12 @@ def progress(job: Job) -> dict[str, Any]:
     runs = job.status in (JobStatus.RUNNING, JobStatus.CANCELLING)
     done = job.status == JobStatus.COMPLETED
     return {
-        "epoch": told.get("epoch", 0),
+        "epoch": told.get("epoch") or 0,
         "epochs": job.epochs,
-        "step": told.get("step", 0),
+        "step": told.get("step") or 0,
         "steps": told.get("steps"),
         "phase": told.get("phase"),
-        "percent": 100.0 if done else told.get("percent", 0.0),
+        "percent": 100.0 if done else told.get("percent") or 0.0,
         "eta_seconds": told.get("eta_seconds") if runs else None,
         "images_per_second": told.get("images_per_second"),
     }

@@ -82,7 +82,7 @@ class BestOut(Out):
 class ErrorOut(Out):
     kind: str
     message: str
-    hint: str
+    hint: str = ""
 
 
 class JobOut(Out):
