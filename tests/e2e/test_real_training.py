@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import Browser, Locator, Page, ViewportSize, expect
 
 from modelyard.samples import make_samples
 from tests.e2e.conftest import Watch
@@ -22,8 +22,9 @@ from tests.services import Spawned, wait_for
 READY = re.compile(r"^READY (http://\S+)$", re.MULTILINE)
 EMAIL, PASSWORD = "admin@modelyard.local", "correct horse battery staple"
 PICTURES = os.environ.get("PICTURES")
+SIZE: ViewportSize = {"width": 1280, "height": 720}
 EPOCHS = 8 if PICTURES else 2
-TRAINING_MS = 180_000  # generous: other tests may keep the machine busy
+TRAINING_MS = 300_000  # generous: other tests may keep the machine busy
 
 
 @pytest.fixture
@@ -61,7 +62,7 @@ def url(tmp_path: Path, digits: Path) -> Iterator[str]:
 @pytest.fixture
 def page(browser: Browser, url: str) -> Iterator[Page]:
     watch = Watch(url)
-    with browser.new_context(base_url=url, viewport={"width": 1280, "height": 560}) as context:
+    with browser.new_context(base_url=url, viewport=SIZE) as context:
         context.set_default_timeout(20_000)
         page = context.new_page()
         watch.follow(page)
@@ -71,7 +72,7 @@ def page(browser: Browser, url: str) -> Iterator[Page]:
 
 
 @pytest.mark.timeout(900)
-def test_a_person_trains_watches_clones_cancels_and_resumes(
+def test_a_person_trains_watches_cancels_resumes_and_clones(
     page: Page, digits: Path, tmp_path: Path
 ) -> None:
     log_in(page)
@@ -81,11 +82,7 @@ def test_a_person_trains_watches_clones_cancels_and_resumes(
     describe(page, name="resnet18 at 32 px", epochs=EPOCHS)
     page.get_by_role("button", name="Create and start").click()
     watch_it_complete(page, epochs=EPOCHS)
-
-    page.get_by_role("button", name="Clone").click()
-    expect(page.get_by_role("heading", name="resnet18 at 32 px (copy)")).to_be_visible()
-    page.get_by_role("button", name="Start", exact=True).click()
-    watch_it_complete(page, epochs=EPOCHS)
+    take_picture(page, tmp_path / "job.png")
 
     page.get_by_role("link", name="Handwritten digits").click()
     describe(page, name="resnet18 at 32 px, longer", epochs=60)
@@ -95,24 +92,27 @@ def test_a_person_trains_watches_clones_cancels_and_resumes(
     row = page.locator("#experiments tr", has_text="longer")
     row.get_by_role("button", name="Start").click()
     expect(row.locator("[data-field=epochs]")).to_have_text(
-        re.compile(r"^([4-9]|\d\d) / 60$"), timeout=TRAINING_MS
+        re.compile(r"^([3-9]|\d\d) / 60$"), timeout=TRAINING_MS
     )
     expect(row.locator("[data-field=accuracy]")).to_contain_text("%")
-    take_picture(page, tmp_path)
+    take_picture(page, tmp_path / "dashboard.png")
 
     cancel(page, row)
     expect(badge(row)).to_have_text("Cancelled", timeout=5_000)
-    before = int(row.locator("[data-field=epochs]").inner_text().split(" / ")[0])
     row.get_by_role("button", name="Resume").click()
     expect(badge(row)).to_have_text("Running", timeout=TRAINING_MS)
     row.get_by_role("link").click()
     expect(page.get_by_text("Attempt 2", exact=True)).to_be_visible()
-    expect(page.locator("[data-chart=loss]")).to_have_attribute(
-        "data-points", re.compile(rf"^({'|'.join(str(n) for n in range(before, 61))})$"),
-        timeout=TRAINING_MS,
-    )  # fmt: skip
+    loss = page.locator("[data-chart=loss]")
+    shown = int(loss.get_attribute("data-points") or 0)
+    assert shown >= 2, "the curve begins with the first attempt's epochs"
+    expect(loss).not_to_have_attribute("data-points", str(shown), timeout=TRAINING_MS)
     cancel(page, page.locator("main"))
     expect(badge(page)).to_have_text("Cancelled")
+
+    page.get_by_role("button", name="Clone").click()
+    expect(page.get_by_role("heading", name="resnet18 at 32 px, longer (copy)")).to_be_visible()
+    expect(badge(page)).to_have_text("Pending")
 
 
 def log_in(page: Page) -> None:
@@ -154,7 +154,7 @@ def watch_it_complete(page: Page, *, epochs: int) -> None:
     expect(page).to_have_url(re.compile(r"/jobs/\d+$"))
     page.evaluate("window.stillTheSamePage = true")
     loss = page.locator("[data-chart=loss]")
-    expect(loss).to_have_attribute("data-points", "1", timeout=TRAINING_MS)
+    expect(loss).to_have_attribute("data-points", re.compile(r"^\d+$"), timeout=TRAINING_MS)
     expect(badge(page)).to_have_text("Running")
     expect(loss).to_have_attribute("data-points", str(epochs), timeout=TRAINING_MS)
     expect(badge(page)).to_have_text("Completed", timeout=TRAINING_MS)
@@ -176,12 +176,13 @@ def badge(place: Page | Locator) -> Locator:
     return place.locator("[data-badge]")
 
 
-def take_picture(page: Page, tmp_path: Path) -> None:
-    folder = Path(PICTURES or tmp_path)
-    folder.mkdir(parents=True, exist_ok=True)
+def take_picture(page: Page, path: Path) -> None:
+    if PICTURES:
+        path = Path(PICTURES, path.name)
+        path.parent.mkdir(parents=True, exist_ok=True)
     expect(page.locator(".toast")).to_have_count(0)
     page.mouse.move(0, 0)
-    page.screenshot(path=folder / "dashboard.png", animations="disabled")
-    with Image.open(folder / "dashboard.png") as image:
-        assert image.size == (1280, 560)
+    page.screenshot(path=path, animations="disabled")
+    with Image.open(path) as image:
+        assert image.size == (SIZE["width"], SIZE["height"])
         assert len(image.getcolors(maxcolors=1 << 24) or []) > 50
