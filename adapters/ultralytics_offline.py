@@ -14,13 +14,17 @@ import re
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import PIL.Image
 
 # Before Ultralytics, which sets OMP_NUM_THREADS=1 for libraries that load after it.
 import torch
+
+from adapters.data.images import FORMATS
 
 _ENVIRONMENT = {
     "YOLO_OFFLINE": "1",  # no look-up of host names at import, no usage events
@@ -82,6 +86,9 @@ def _close_doors() -> None:
     # that installs a package. Other frameworks of the same process are to have their own.
     torch.save = patches._torch_save
     PIL.Image.open = patches._image_open
+    # Only images that pass this look reach OpenCV, which decodes by content and not by name.
+    data_utils.Image = SimpleNamespace(**vars(PIL.Image))
+    data_utils.Image.open = partial(PIL.Image.open, formats=FORMATS)
 
 
 def _do_nothing(*_: Any, **__: Any) -> None:

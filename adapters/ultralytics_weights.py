@@ -7,6 +7,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from http.client import HTTPException
 from inspect import signature
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -56,7 +57,7 @@ def pretrained_file(job: TrainingJob, *, still_wanted: Callable[[], None]) -> Pa
     target = wanted if _writable(wanted.parent) else job.output_dir / wanted.name
     try:
         _download(f"{ASSETS_URL}/{wanted.name}", target, still_wanted=still_wanted)
-    except (OSError, urllib.error.URLError) as error:
+    except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError) as error:
         reason = getattr(error, "reason", None) or error
         raise _missing(wanted, reason=f"they could not be fetched ({reason})") from error
     return target
@@ -131,7 +132,7 @@ def _download(url: str, target: Path, *, still_wanted: Callable[[], None]) -> No
             expected = int(response.headers.get("Content-Length") or 0)
             received = _copy(response, file, deadline=deadline, still_wanted=still_wanted)
         if expected and received != expected:
-            raise OSError(f"{received} of {expected} bytes arrived")
+            raise ConnectionError(f"{received} of {expected} bytes arrived")
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
@@ -142,6 +143,6 @@ def _copy(source: Any, file: BinaryIO, *, deadline: float, still_wanted: Callabl
     while chunk := source.read(_CHUNK_BYTES):
         still_wanted()
         if time.monotonic() > deadline:
-            raise OSError(f"not here after {DOWNLOAD_SECONDS:.0f} s")
+            raise TimeoutError(f"not here after {DOWNLOAD_SECONDS:.0f} s")
         received += file.write(chunk)
     return received

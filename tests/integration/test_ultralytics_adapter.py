@@ -358,8 +358,11 @@ def test_an_image_that_cannot_be_read_is_left_out_and_named(data: Path, tmp_path
     copy = tmp_path / "data"
     shutil.copytree(data, copy)
     (copy / "images" / "train" / "3.png").write_bytes(b"no image")
+    with Image.open(data / "images" / "train" / "4.png") as image:
+        image.save(copy / "images" / "train" / "4.png", format="JPEG2000")  # not a format of ours
     run = _train(_job(copy, tmp_path / "out", epochs=1))
-    assert [line for line in run.reporter.lines if "_3.png" in line and "corrupt" in line]
+    for name in ("_3.png", "_4.png"):
+        assert [line for line in run.reporter.lines if name in line and "corrupt" in line]
 
 
 def test_a_finished_job_that_is_resumed_only_tells_its_result_again(trained: Trained) -> None:
