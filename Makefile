@@ -36,7 +36,7 @@ types: install-dev
 	@$(BIN)/mypy
 
 unit: install-dev
-	@$(BIN)/python -m pytest --no-header tests/unit
+	@$(BIN)/python -m pytest --no-header -n logical --maxprocesses 8 --dist loadfile tests/unit
 
 integration: install-dev
 	@scripts/test-needs
