@@ -61,6 +61,7 @@ class Training:
         self._clock = clock
         self._saved_at = clock()
         self._saving_seconds = 0.0
+        self._saved_place: tuple[int, int] | None = None
         self._last = plan.job.checkpoints_dir / LAST
         self._best = plan.job.checkpoints_dir / BEST
 
@@ -272,10 +273,14 @@ class Training:
         )
 
     def _save_last(self) -> None:
+        place = (self._place.epoch, self._place.step)
+        if place == self._saved_place:
+            return
         began = self._clock()
         save_last(self._last, plan=self._plan, parts=self._parts, place=self._place)
         self._saved_at = self._clock()
         self._saving_seconds = self._saved_at - began
+        self._saved_place = place
         self._reporter.artifact(self._last, kind="checkpoint")
 
     def _result(self, stopped: StopReason | None) -> Result:
