@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from playwright.sync_api import BrowserContext, Locator, Page, expect
+from playwright.sync_api import BrowserContext, Locator, Page, Route, expect
 
 from tests.e2e.conftest import Watch, log_in
 from tests.e2e.dashboard_server import Dashboard, Worker
@@ -300,6 +300,36 @@ def test_a_click_after_the_access_token_ran_out_works(
     row(page, job_id).get_by_role("button", name="Start").click()
     expect(badge(row(page, job_id))).to_have_text("Queued")
     assert "401" in watch.complaints.pop()
+
+
+def test_what_happens_between_a_page_and_its_stream_is_shown(
+    page: Page, dashboard: Dashboard
+) -> None:
+    project_id = dashboard.project("Between")
+    job_id = dashboard.job(project_id, "first", started=True)
+    late: list[int] = []
+
+    def happens(route: Route) -> None:
+        late.append(dashboard.job(project_id, "second"))
+        Worker(dashboard, job_id).starts()
+        route.continue_()
+
+    page.route("**/events*", happens, times=1)
+    page.goto(f"/projects/{project_id}")
+    expect(badge(row(page, job_id))).to_have_text("Running")
+    expect(row(page, late[0])).to_be_visible()
+
+    def ends(route: Route) -> None:
+        worker = Worker(dashboard, job_id, seq=1)
+        worker.keeps("checkpoints/best.pt")
+        worker.ends("completed")
+        route.continue_()
+
+    page.route("**/events*", ends, times=1)
+    page.goto(f"/jobs/{job_id}")
+    expect(badge(page)).to_have_text("Completed")
+    expect(page.locator("[data-panel=history]")).to_contain_text("Completed")
+    expect(page.get_by_role("link", name="checkpoints/best.pt")).to_be_visible()
 
 
 def test_a_start_while_the_broker_is_away_is_refused_and_may_be_tried_again(

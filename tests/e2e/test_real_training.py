@@ -22,7 +22,7 @@ from tests.services import Spawned, wait_for
 READY = re.compile(r"^READY (http://\S+)$", re.MULTILINE)
 EMAIL, PASSWORD = "admin@modelyard.local", "correct horse battery staple"
 PICTURES = os.environ.get("PICTURES")
-SIZE: ViewportSize = {"width": 1280, "height": 720}
+SIZE: ViewportSize = {"width": 1280, "height": 560}
 EPOCHS = 8 if PICTURES else 2
 TRAINING_MS = 300_000  # generous: other tests may keep the machine busy
 
@@ -72,7 +72,7 @@ def page(browser: Browser, url: str) -> Iterator[Page]:
 
 
 @pytest.mark.timeout(900)
-def test_a_person_trains_watches_cancels_resumes_and_clones(
+def test_a_person_trains_watches_clones_cancels_and_resumes(
     page: Page, digits: Path, tmp_path: Path
 ) -> None:
     log_in(page)
@@ -83,25 +83,35 @@ def test_a_person_trains_watches_cancels_resumes_and_clones(
     page.get_by_role("button", name="Create and start").click()
     watch_it_complete(page, epochs=EPOCHS)
     take_picture(page, tmp_path / "job.png")
+    page.get_by_role("button", name="Clone").click()
+    expect(page.get_by_role("heading", name="resnet18 at 32 px (copy)")).to_be_visible()
+    expect(badge(page)).to_have_text("Pending")
 
     page.get_by_role("link", name="Handwritten digits").click()
-    describe(page, name="resnet18 at 32 px, longer", epochs=60)
+    describe(page, name="resnet18, longer", epochs=60)
     page.get_by_role("button", name="Create only").click()
     expect(badge(page)).to_have_text("Pending")
     page.get_by_role("link", name="Handwritten digits").click()
-    row = page.locator("#experiments tr", has_text="longer")
-    row.get_by_role("button", name="Start").click()
-    expect(row.locator("[data-field=epochs]")).to_have_text(
+    longer = page.locator("#experiments tr", has_text="longer")
+    copy = page.locator("#experiments tr", has_text="copy")
+    longer.get_by_role("button", name="Start").click()
+    expect(badge(longer)).to_have_text("Running", timeout=TRAINING_MS)
+    copy.get_by_role("button", name="Start").click()
+    expect(badge(copy)).to_have_text("Queued")
+    expect(copy).to_contain_text("Next in the queue timm")
+    expect(longer.locator("[data-field=epochs]")).to_have_text(
         re.compile(r"^([3-9]|\d\d) / 60$"), timeout=TRAINING_MS
     )
-    expect(row.locator("[data-field=accuracy]")).to_contain_text("%")
+    expect(longer.locator("[data-field=accuracy]")).to_contain_text("%")
     take_picture(page, tmp_path / "dashboard.png")
+    copy.get_by_role("button", name="Cancel").click()
+    expect(badge(copy)).to_have_text("Cancelled")
 
-    cancel(page, row)
-    expect(badge(row)).to_have_text("Cancelled", timeout=5_000)
-    row.get_by_role("button", name="Resume").click()
-    expect(badge(row)).to_have_text("Running", timeout=TRAINING_MS)
-    row.get_by_role("link").click()
+    cancel(page, longer)
+    expect(badge(longer)).to_have_text("Cancelled", timeout=5_000)
+    longer.get_by_role("button", name="Resume").click()
+    expect(badge(longer)).to_have_text("Running", timeout=TRAINING_MS)
+    longer.get_by_role("link").click()
     expect(page.get_by_text("Attempt 2", exact=True)).to_be_visible()
     loss = page.locator("[data-chart=loss]")
     shown = int(loss.get_attribute("data-points") or 0)
@@ -109,10 +119,6 @@ def test_a_person_trains_watches_cancels_resumes_and_clones(
     expect(loss).not_to_have_attribute("data-points", str(shown), timeout=TRAINING_MS)
     cancel(page, page.locator("main"))
     expect(badge(page)).to_have_text("Cancelled")
-
-    page.get_by_role("button", name="Clone").click()
-    expect(page.get_by_role("heading", name="resnet18 at 32 px, longer (copy)")).to_be_visible()
-    expect(badge(page)).to_have_text("Pending")
 
 
 def log_in(page: Page) -> None:
@@ -182,6 +188,7 @@ def take_picture(page: Page, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
     expect(page.locator(".toast")).to_have_count(0)
     page.mouse.move(0, 0)
+    page.evaluate("scrollTo(0, 0)")
     page.screenshot(path=path, animations="disabled")
     with Image.open(path) as image:
         assert image.size == (SIZE["width"], SIZE["height"])

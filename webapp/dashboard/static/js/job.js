@@ -9,6 +9,7 @@ import { refreshPanel } from "./panel.js";
 import { follow, showLive } from "./stream.js";
 import { toast } from "./toast.js";
 
+const PANELS = ["attempts", "history", "artifacts"];
 const ENDED = ["completed", "failed", "cancelled"];
 const holder = document.querySelector("[data-job]");
 const id = holder.dataset.job;
@@ -26,7 +27,7 @@ async function loadMetrics() {
   ]);
   for (const [name, points] of Object.entries(metrics)) {
     charts.add(name, points);
-    markAttempts(points, attempts.items ?? attempts);
+    markAttempts(points, attempts.items);
   }
 }
 
@@ -46,10 +47,11 @@ const stream = follow(
   `${base}/events`,
   {
     snapshot(event) {
-      const job = event.job ?? event;
-      showJob(holder, job);
+      showJob(holder, event);
+      // Between the page and its stream more may have happened than the snapshot tells.
+      for (const panel of PANELS) refreshPanel(panel);
       loadMetrics().catch(report);
-      log.load(job.attempt).catch(report);
+      log.load(event.attempt).catch(report);
     },
     status(event) {
       showStatus(holder, event.status, event.attempt);

@@ -50,7 +50,12 @@ follow(
   `/api/v1/projects/${table.dataset.project}/events`,
   {
     snapshot(event) {
-      for (const job of event.jobs ?? []) known({ job_id: job.id }, (found) => showJob(found, job));
+      const newest = Number(rows.firstElementChild?.dataset.job ?? 0);
+      for (const job of event.jobs) {
+        const found = known({ job_id: job.id }, (shown) => showJob(shown, job));
+        // Made between the page and its stream.
+        if (!found && job.id > newest) later(job.id, insert);
+      }
     },
     status(event) {
       // The buttons change at once; why it waits or failed is asked for a moment later.
