@@ -151,6 +151,16 @@ def test_a_refresh_token_is_exchanged_once(api: Api) -> None:
     assert refresh(api, first.json["refresh_token"]).status_code == 200
 
 
+def test_a_refresh_token_may_come_in_the_body(api: Api) -> None:
+    api.person_with_password("ada")
+    person = login(api)
+    body = {"refresh_token": person.refresh}
+    assert api.nobody.post("/auth/refresh", body).status_code == 200
+    assert api.nobody.post("/auth/refresh", body).status_code == 401
+    for token in (person.token, "nonsense", "a.b.c"):
+        assert api.nobody.post("/auth/refresh", {"refresh_token": token}).status_code == 401
+
+
 def test_a_refresh_token_that_comes_again_late_ends_the_session(api: Api) -> None:
     api.person_with_password("ada")
     person = login(api)

@@ -274,7 +274,19 @@ def test_a_job_is_deleted_with_its_files_unless_it_is_under_way(
     assert ada.delete(f"{JOBS}/{job['id']}").status_code == (409 if under_way else 204)
     assert folder.exists() == under_way
     assert ada.get(f"{JOBS}/{job['id']}").status_code == (200 if under_way else 404)
+
+
+@pytest.mark.parametrize("status", list(JobStatus))
+def test_a_project_is_deleted_with_its_jobs_files_unless_one_is_under_way(
+    api: Api, ada: Person, status: str
+) -> None:
+    job = ada.job(1, 1)
+    put(api, job["id"], status=status)
+    folder = Path(job["output_dir"])
+    folder.mkdir(parents=True)
+    under_way = status in ("queued", "running", "cancelling")
     assert ada.delete("/projects/1").status_code == (409 if under_way else 204)
+    assert folder.exists() == under_way
 
 
 def test_the_id_of_a_deleted_job_is_not_used_again(ada: Person) -> None:

@@ -12,6 +12,7 @@ from webapp.api.paths import TokenPath
 from webapp.api.schemas.auth import (
     LoginBody,
     NewTokenOut,
+    RefreshBody,
     RegisterBody,
     TokenBody,
     TokenOut,
@@ -55,9 +56,13 @@ def login(body: LoginBody) -> Answer:
 
 @blueprint.post("/refresh", responses={200: TokenPairOut, **problems(401)})
 @public
-def refresh() -> Answer:
-    """Exchange a refresh token, sent as the bearer token, for a new pair"""
-    return dump(TokenPairOut, auth.refresh(session_claims(refresh=True))), 200
+def refresh(body: RefreshBody) -> Answer:
+    """Exchange a refresh token, sent as the bearer token or in the body, for a new pair"""
+    if body.refresh_token is None:
+        claims = session_claims(refresh=True)
+    else:
+        claims = auth.refresh_claims(body.refresh_token)
+    return dump(TokenPairOut, auth.refresh(claims)), 200
 
 
 @blueprint.post("/logout", responses={204: None, **problems(401)})

@@ -10,7 +10,7 @@ from sqlalchemy import select
 from webapp.extensions import db
 from webapp.models import Artifact, Job
 from webapp.services.errors import NotFound
-from webapp.services.jobs import output_dir
+from webapp.services.outputs import output_dir
 
 # A file that was recorded and then written again (checkpoints/last is, each epoch) is newer
 # than its row. Its hash is not known yet.

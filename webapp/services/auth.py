@@ -11,7 +11,14 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from flask_jwt_extended import create_access_token, create_refresh_token, get_jti
+from flask_jwt_extended import (
+    create_access_token,
+    create_refresh_token,
+    decode_token,
+    get_jti,
+)
+from flask_jwt_extended.exceptions import JWTExtendedException
+from jwt.exceptions import PyJWTError
 from sqlalchemy import delete, select, update
 
 from webapp.config import settings
@@ -63,6 +70,17 @@ def open_session(user: User) -> TokenPair:
     )
     db.session.commit()
     return pair
+
+
+def refresh_claims(token: str) -> dict[str, Any]:
+    """Return what a refresh token says. Raises Unauthorized where it is none, or has expired."""
+    try:
+        claims: dict[str, Any] = decode_token(token)
+    except (JWTExtendedException, PyJWTError):
+        raise Unauthorized(NOT_LOGGED_IN) from None
+    if claims.get("type") != "refresh" or "sid" not in claims:
+        raise Unauthorized(NOT_LOGGED_IN)
+    return claims
 
 
 def refresh(claims: dict[str, Any]) -> TokenPair:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from webapp.models import Job, JobStatus
-from webapp.services.jobs import output_dir
+from webapp.services.outputs import output_dir
 from webapp.services.waiting import NOT_WAITING, Wait, waits
 
 _AS_THEY_ARE = (

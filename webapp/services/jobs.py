@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy import delete, func, or_, select, update
 
-from adapters.wire import job_folder
-from webapp.config import settings
 from webapp.extensions import db
 from webapp.models import Artifact, Attempt, Job, JobStatus, Role, StatusChange, User
-from webapp.services import event_log
-from webapp.services.cpu import run_blocking
+from webapp.services import event_log, outputs
 from webapp.services.errors import Conflict, Forbidden, NotFound, Unavailable
 from webapp.services.executors import get_executor
 from webapp.services.paging import Page, SortKey, paginate
@@ -102,12 +97,7 @@ def remove(job: Job) -> None:
         db.session.rollback()
         raise Conflict(f"Job {job_id} is queued or running; cancel it first")
     db.session.commit()
-    run_blocking(shutil.rmtree, output_dir(job_id), ignore_errors=True)
-
-
-def output_dir(job_id: int) -> Path:
-    """Return the folder of everything that a job writes."""
-    return settings().outputs / job_folder(job_id)
+    outputs.remove([job_id])
 
 
 def attempts(job: Job) -> list[Attempt]:

@@ -10,6 +10,7 @@ from sqlalchemy.orm import aliased
 
 from webapp.extensions import db
 from webapp.models import Job, JobStatus, Membership, Project, Role, User
+from webapp.services import outputs
 from webapp.services.accounts import find_user
 from webapp.services.errors import Conflict, Forbidden, Invalid, NotFound
 from webapp.services.paging import Page, SortKey, paginate
@@ -83,10 +84,12 @@ def update_project(project: Project, changes: dict[str, Any]) -> None:
 
 
 def delete_project(project: Project) -> None:
-    """Delete a project with all its rows. Raises Conflict while jobs of it are under way."""
+    """Delete a project with all its rows and files. Raises Conflict while a job is under way."""
     # The lock keeps a job from being started between the look and the deletion; SQLite needs
     # none, there the one statement below does both.
-    db.session.execute(select(Job.id).where(Job.project_id == project.id).with_for_update())
+    jobs = db.session.scalars(
+        select(Job.id).where(Job.project_id == project.id).with_for_update()
+    ).all()
     active = select(Job.id).where(Job.project_id == project.id, Job.status.in_(ACTIVE))
     deleted = affected(delete(Project).where(Project.id == project.id, ~active.exists()))
     if deleted != 1:
@@ -95,6 +98,7 @@ def delete_project(project: Project) -> None:
             f"Project {project.id} has jobs that are queued or running; cancel them first"
         )
     db.session.commit()
+    outputs.remove(jobs)
 
 
 def list_members(project: Project, *, limit: int, cursor: str | None) -> Page[Membership]:

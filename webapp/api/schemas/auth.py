@@ -36,6 +36,12 @@ class LoginBody(Body):
     password: str = Field(max_length=1000)
 
 
+class RefreshBody(Body):
+    refresh_token: str | None = Field(
+        None, max_length=5000, description="May be sent here in place of the Authorization header"
+    )
+
+
 class UserOut(Out):
     id: int
     email: str
