@@ -261,7 +261,7 @@ class Reporter(Protocol):
         """Tell an epoch's metrics, once an epoch; non-finite values are dropped with a log line."""
 
     def artifact(self, path: Path, *, kind: str) -> None:
-        """Tell that a file below the output folder is complete: checkpoint, plot, config, export."""
+        """Tell that a file below the output folder is complete: a checkpoint, a plot, an export."""
 
     def log(self, line: str) -> None:
         """Add a line to the job's log."""

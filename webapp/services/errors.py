@@ -1,13 +1,13 @@
 """What a service refuses, each with the HTTP status that says so.
 
-    ServiceError
-    ├── Invalid          422  a field is wrong; ``errors`` holds messages by field
-    ├── Unauthorized     401  who are you
-    ├── Forbidden        403  you may know that it exists, but not do this
-    ├── NotFound         404
-    ├── Refused          400  it is in the wrong status for this
-    ├── Conflict         409
-    └── Unavailable      503  something that is needed does not answer
+ServiceError
+├── Invalid          422  a field is wrong; ``errors`` holds messages by field
+├── Unauthorized     401  who are you
+├── Forbidden        403  you may know that it exists, but not do this
+├── NotFound         404
+├── Refused          400  it is in the wrong status for this
+├── Conflict         409
+└── Unavailable      503  something that is needed does not answer
 """
 
 from __future__ import annotations
