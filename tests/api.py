@@ -11,11 +11,12 @@ from flask import Flask
 from PIL import Image
 from werkzeug.test import TestResponse
 
+from adapters.data.describe import describe
 from modelyard.settings import load_settings
 from webapp import create_app
 from webapp.extensions import db
-from webapp.models import User
-from webapp.services import accounts, auth
+from webapp.models import Dataset, User
+from webapp.services import accounts, auth, datasets
 
 PASSWORD = "correct horse battery"
 JOB: dict[str, Any] = {
@@ -106,12 +107,15 @@ class Api:
                     Image.new("RGB", (24, 24), (shade + number,) * 3).save(place / f"{number}.png")
         return folder
 
-    def dataset(self, owner: Person, project_id: int, name: str = "shades") -> int:
-        self.image_folder(name)
-        body = {"project_id": project_id, "name": name, "path": name}
-        answer = owner.post("/datasets", body)
-        assert answer.status_code == 201, answer.text
-        return int(answer.json["id"])
+    def dataset(self, project_id: int, name: str = "shades") -> int:
+        """Return a data set as a call of the API would register it, without its process."""
+        description = describe(self.image_folder(name))
+        with self.app.app_context():
+            dataset = Dataset(project_id=project_id, name=name, path=str(description.path))
+            datasets.fill(dataset, description)
+            db.session.add(dataset)
+            db.session.commit()
+            return dataset.id
 
 
 @contextmanager

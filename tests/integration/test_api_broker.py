@@ -38,7 +38,7 @@ def api(tmp_path: Path, redis_service: RedisService) -> Iterator[Api]:
 def ada(api: Api) -> Person:
     """The owner of project 1 and its job 1."""
     person = api.person("ada")
-    person.job(person.project(), api.dataset(person, 1))
+    person.job(person.project(), api.dataset(1))
     return person
 
 

@@ -60,7 +60,7 @@ def at_once(*calls: Callable[[], Any]) -> list[Any]:
 def with_job(api: Api) -> Person:
     """Return the owner of project 1 with its job 1."""
     ada = api.person("ada")
-    ada.job(ada.project(), api.dataset(ada, 1))
+    ada.job(ada.project(), api.dataset(1))
     return ada
 
 

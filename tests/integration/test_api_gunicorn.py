@@ -120,7 +120,7 @@ def ada(server: Server) -> Person:
     name = uuid.uuid4().hex
     person = server.api.person(name)
     project = person.project()
-    dataset = server.api.dataset(person, project, name)
+    dataset = server.api.dataset(project, name)
     job = person.job(project, dataset)["id"]
     person.owns = {"project": project, "dataset": dataset, "job": job}
     return person

@@ -58,7 +58,7 @@ def tester(api: Api) -> Person:
     person = api.person("tester", admin=True)
     for _ in range(3):
         project = person.project()
-    dataset = api.dataset(person, project)
+    dataset = api.dataset(project)
     for _ in range(3):
         person.job(project, dataset)
     return person

@@ -93,7 +93,7 @@ def test_a_second_look_sees_what_was_put_right(api: Api, ada: Person) -> None:
 
 
 def test_a_data_set_stays_while_a_job_under_way_uses_it(api: Api, ada: Person) -> None:
-    dataset = api.dataset(ada, 1)
+    dataset = api.dataset(1)
     job = ada.job(1, dataset)
     ada.post(f"/training/jobs/{job['id']}/start")
     assert ada.delete(f"/datasets/{dataset}").status_code == 409
@@ -107,7 +107,7 @@ def test_a_data_set_stays_while_a_job_under_way_uses_it(api: Api, ada: Person) -
 
 
 def test_only_members_see_a_data_set_and_only_editors_make_one(api: Api, ada: Person) -> None:
-    dataset = api.dataset(ada, 1)
+    dataset = api.dataset(1)
     viewer, stranger = api.person("viewer"), api.person("stranger")
     ada.post("/projects/1/members", {"email": viewer.email, "role": "viewer"})
     assert viewer.get(f"/datasets/{dataset}").status_code == 200

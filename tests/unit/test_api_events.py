@@ -70,7 +70,7 @@ def api(tmp_path: Path) -> Iterator[Api]:
 def ada(api: Api) -> Person:
     """The owner of project 1 and its job 1."""
     person = api.person("ada")
-    assert person.job(person.project(), api.dataset(person, 1))["id"] == 1
+    assert person.job(person.project(), api.dataset(1))["id"] == 1
     return person
 
 

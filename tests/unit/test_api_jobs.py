@@ -31,7 +31,7 @@ def ada(api: Api) -> Person:
     """The owner of project 1, which has the data set 1."""
     person = api.person("ada")
     assert person.project() == 1
-    assert api.dataset(person, 1) == 1
+    assert api.dataset(1) == 1
     return person
 
 

@@ -33,7 +33,7 @@ def api(tmp_path: Path) -> Iterator[Api]:
 def ada(api: Api) -> Person:
     """The owner of job 1."""
     person = api.person("ada")
-    assert person.job(person.project(), api.dataset(person, 1))["id"] == 1
+    assert person.job(person.project(), api.dataset(1))["id"] == 1
     return person
 
 

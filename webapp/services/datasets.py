@@ -68,7 +68,7 @@ def register(
     project_id = project.id
     description = look(path, format=format, task_type=task_type)
     dataset = Dataset(project_id=project_id, name=name, path=str(description.path))
-    _fill(dataset, description)
+    fill(dataset, description)
     db.session.add(dataset)
     try:
         db.session.commit()
@@ -89,7 +89,7 @@ def look_again(dataset: Dataset) -> None:
     found = db.session.get(Dataset, dataset_id)
     if found is None:
         raise NotFound(f"Data set {dataset_id} was deleted meanwhile")
-    _fill(found, description)
+    fill(found, description)
     found.checked_at = utc_now()
     db.session.commit()
 
@@ -141,7 +141,8 @@ def _sentence(problem: dict[str, Any]) -> str:
     return f"{place}: {message}" if place else message
 
 
-def _fill(dataset: Dataset, description: Description) -> None:
+def fill(dataset: Dataset, description: Description) -> None:
+    """Write what a look found into a data set's row."""
     dataset.format = str(description.format)
     dataset.task_type = str(description.task_type)
     dataset.num_images = description.num_images
