@@ -41,7 +41,7 @@ CLASSIFICATION = Demo(
         "framework": "timm",
         "model_name": "resnet18",
         "task_type": "image_classification",
-        "epochs": 8,
+        "epochs": 7,
         "batch_size": 64,
         "learning_rate": 0.001,
         "optimizer": "adamw",
