@@ -6,18 +6,24 @@ browser sees what it would see of a real one, at the moment a test chooses.
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
+import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from flask import Flask
 from PIL import Image
+from redis import Redis
 
-from adapters.wire import Event, EventType
+from adapters import wire
+from adapters.wire import Event, EventType, format_time
 from modelyard.ports import free_port
 from modelyard.settings import load_settings
 from tests.services import python, wait_for
@@ -38,6 +44,7 @@ class Dashboard:
         self.home = home
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
+        self.redis_url = redis_url
         self.images = home / "data" / "shades"
         self._environ = {
             "MODELYARD_HOME": str(home),
@@ -112,6 +119,21 @@ class Dashboard:
             if started:
                 job_actions.start(job, actor=f"user:{ada.id} {ada.email}")
             return job.id
+
+    @contextmanager
+    def draining_worker(self, name: str) -> Iterator[None]:
+        """Let a worker be known, as it publishes itself, that takes no new job."""
+        published = {
+            "name": name, "host": f"{name}.lan", "frameworks": ["timm"], "versions": {},
+            "device": "NVIDIA L4", "gpu": [], "slots": 1, "busy": 0, "jobs": [],
+            "last_seen": format_time(datetime.now(UTC)), "status": "draining",
+        }  # fmt: skip
+        with Redis.from_url(self.redis_url) as client:
+            client.set(wire.worker_key(name), json.dumps(published), ex=60)
+            client.zadd(wire.WORKERS_KEY, {name: time.time()})
+            yield
+            client.delete(wire.worker_key(name))
+            client.zrem(wire.WORKERS_KEY, name)
 
     def status(self, job_id: int) -> str:
         with self.app.app_context():

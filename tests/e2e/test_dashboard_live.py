@@ -92,6 +92,18 @@ def test_a_failure_says_why_in_its_row_and_what_to_do_on_its_page(
     expect(page.get_by_role("alert").first).to_contain_text("batch size 256")
 
 
+def test_why_a_job_waits_stays_true(page: Page, dashboard: Dashboard) -> None:
+    project_id = dashboard.project("Waiting")
+    job_id = dashboard.job(project_id, "waiting", started=True)
+    open_project(page, project_id)
+    expect(row(page, job_id)).to_contain_text("No worker serves the queue timm")
+    with dashboard.draining_worker("gpu-box-9"):
+        expect(row(page, job_id)).to_contain_text("takes no new job: gpu-box-9", timeout=10_000)
+        open_job(page, job_id)
+        expect(page.get_by_text("takes no new job: gpu-box-9")).to_be_visible()
+    expect(page.get_by_text("No worker serves the queue timm")).to_be_visible(timeout=10_000)
+
+
 def test_a_job_that_somebody_else_makes_appears(page: Page, dashboard: Dashboard) -> None:
     project_id = dashboard.project("Shared")
     open_project(page, project_id)

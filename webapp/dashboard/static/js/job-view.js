@@ -57,12 +57,16 @@ function showAccuracy(holder, accuracy) {
   put(holder, "accuracy", percent(accuracy), accuracy == null ? "" : String(accuracy));
 }
 
+export function showWaiting(holder, job) {
+  put(holder, "waiting", job.waiting_reason ?? "");
+}
+
 export function showJob(holder, job) {
   showStatus(holder, job.status, job.attempt);
   showProgress(holder, job.progress);
   showAccuracy(holder, job.accuracy);
   put(holder, "loss", number(job.loss));
-  put(holder, "waiting", job.waiting_reason ?? "");
+  showWaiting(holder, job);
   put(holder, "error", job.error?.message ?? "");
   put(holder, "hint", job.error?.hint ?? "");
   put(holder, "attempt", String(job.attempt));

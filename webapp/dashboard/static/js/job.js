@@ -3,12 +3,13 @@
 import { json } from "./api.js";
 import "./actions.js";
 import { Charts } from "./charts.js";
-import { showJob, showMetrics, showProgress, showStatus } from "./job-view.js";
+import { showJob, showMetrics, showProgress, showStatus, showWaiting } from "./job-view.js";
 import { Log } from "./log.js";
 import { refreshPanel } from "./panel.js";
 import { follow, showLive } from "./stream.js";
 import { toast } from "./toast.js";
 
+const QUEUED_MS = 5000;
 const PANELS = ["attempts", "history", "artifacts"];
 const ENDED = ["completed", "failed", "cancelled"];
 const holder = document.querySelector("[data-job]");
@@ -39,8 +40,17 @@ function markAttempts(points, attempts) {
   }
 }
 
+let asked = 0;
+
 async function refresh() {
-  showJob(holder, await json("GET", base));
+  asked += 1;
+  const mine = asked;
+  const job = await json("GET", base);
+  if (mine === asked) showJob(holder, job); // not with an answer that was overtaken
+}
+
+async function lookAtWait() {
+  showWaiting(holder, await json("GET", base));
 }
 
 const stream = follow(
@@ -79,6 +89,11 @@ const stream = follow(
   },
   { onLive: showLive, until: ended },
 );
+
+// Why a job waits changes with the jobs before it and with the workers: no event of its own says so.
+setInterval(() => {
+  if (!document.hidden && holder.dataset.status === "queued") lookAtWait().catch(() => {});
+}, QUEUED_MS);
 
 document.addEventListener("job-changed", () => {
   refresh().then(() => {

@@ -3,13 +3,16 @@
 import { html, json } from "./api.js";
 import "./actions.js";
 import { updateTimes } from "./common.js";
-import { showJob, showMetrics, showProgress, showStatus } from "./job-view.js";
+import { showJob, showMetrics, showProgress, showStatus, showWaiting } from "./job-view.js";
 import { follow, showLive } from "./stream.js";
 import { toast } from "./toast.js";
 
 const table = document.getElementById("experiments");
 const rows = table.querySelector("tbody");
+const QUEUED_MS = 5000;
 const pending = new Map(); // job -> timer: one look at the API for several events
+
+const asked = new Map(); // job -> how often the API was asked for it
 
 const row = (id) => rows.querySelector(`[data-job="${id}"]`);
 
@@ -22,8 +25,10 @@ function later(id, action) {
 }
 
 async function refresh(id) {
+  const mine = (asked.get(id) ?? 0) + 1;
+  asked.set(id, mine);
   const job = await json("GET", `/api/v1/training/jobs/${id}`);
-  if (row(id)) showJob(row(id), job);
+  if (row(id) && asked.get(id) === mine) showJob(row(id), job); // not with an overtaken answer
 }
 
 // A job that somebody else has just made: the server draws its row, on the newest page only.
@@ -72,4 +77,14 @@ follow(
   { onLive: showLive },
 );
 
+// Why a job waits changes with the jobs before it and with the workers: no event of its own says so.
+async function lookAtQueued() {
+  if (document.hidden || !rows.querySelector('[data-status="queued"]')) return;
+  const query = new URLSearchParams({ project_id: table.dataset.project, status: "queued", limit: 200 });
+  const found = await json("GET", `/api/v1/training/jobs?${query}`);
+  // Only the reason: of the status, the stream may know more by now.
+  for (const job of found.items) known({ job_id: job.id }, (shown) => showWaiting(shown, job));
+}
+
+setInterval(() => lookAtQueued().catch(() => {}), QUEUED_MS); // the next look may succeed
 document.addEventListener("job-changed", (event) => later(event.detail, refresh));
