@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from flask_jwt_extended import JWTManager
 from flask_limiter import Limiter
 from flask_limiter.util import get_remote_address
 from flask_migrate import Migrate
 from flask_sqlalchemy import SQLAlchemy
-from sqlalchemy import CursorResult, Executable, MetaData, event
+from sqlalchemy import MetaData, event
 from sqlalchemy.engine import Engine
-from sqlalchemy.orm import DeclarativeBase, Session, scoped_session
+from sqlalchemy.orm import DeclarativeBase
 
 
 class Base(DeclarativeBase):
@@ -48,13 +48,3 @@ def _prepare_sqlite(connection: Any, record: Any) -> None:
     cursor.execute("PRAGMA busy_timeout=10000")
     cursor.execute("PRAGMA foreign_keys=ON")
     cursor.close()
-
-
-def changed_rows(session: Session | scoped_session[Session], statement: Executable) -> int:
-    """Execute an UPDATE or DELETE and return how many rows it changed.
-
-    What the session holds of those rows is stale afterwards: refresh it where it is read on.
-    """
-    options = {"synchronize_session": False}
-    result = session.execute(statement, execution_options=options)
-    return cast("CursorResult[Any]", result).rowcount

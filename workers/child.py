@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import signal
@@ -14,7 +13,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from adapters import get_adapter
-from adapters.contract import ErrorKind, StopReason, TrainingError, TrainingJob
+from adapters.contract import StopReason, TrainingError, TrainingJob
 from modelyard.process import die_with_parent
 from workers.reporter import PipeReporter
 
@@ -53,22 +52,11 @@ def _train(job: TrainingJob, reporter: PipeReporter, *, threads: int) -> dict[st
         reporter.log(f"{error.message} {error.hint}".strip())
         return {"error": error.to_json()}
     except Exception as error:
+        from adapters.failures import as_training_error  # needs torch, which the template has
+
         traceback.print_exc()
-        return {"error": _classify(error).to_json()}
+        return {"error": as_training_error(error, job).to_json()}
     return {"result": result.to_json()}
-
-
-def _classify(error: Exception) -> TrainingError:
-    """Return what an adapter let through as a failure that a person can act on."""
-    text = f"{type(error).__name__}: {error}"
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        hint = "Free some space below the outputs folder, then resume the job."
-        return TrainingError(ErrorKind.DISK_FULL, f"The disk is full ({text})", hint=hint)
-    if isinstance(error, MemoryError) or "out of memory" in text.lower():
-        hint = "Clone the job with half the batch size or a smaller image size."
-        return TrainingError(ErrorKind.OUT_OF_MEMORY, f"Out of memory ({text})", hint=hint)
-    hint = "The log's last lines hold the traceback."
-    return TrainingError(ErrorKind.FRAMEWORK, text, hint=hint)
 
 
 def _die_with_supervisor() -> None:

@@ -9,12 +9,13 @@ from typing import Any
 from sqlalchemy import update
 from sqlalchemy.orm import Session
 
-from webapp.extensions import changed_rows, db
+from webapp.extensions import db
 from webapp.models import Attempt, Job, JobStatus
 from webapp.models.columns import utc_now
 from webapp.services.errors import Refused, Unavailable
 from webapp.services.executors import get_executor
 from webapp.services.lifecycle import transition
+from webapp.services.statements import affected
 
 logger = logging.getLogger(__name__)
 
@@ -93,11 +94,11 @@ def _harden(session: Session, job: Job, mode: CancelMode) -> bool:
     """Let a job that is already cancelling stop harder."""
     if job.status != S.CANCELLING or not mode.stronger_than(job.cancel_mode):
         return False
-    changed = changed_rows(
-        session,
+    changed = affected(
         update(Job)
         .where(Job.id == job.id, Job.status == S.CANCELLING, Job.attempt == job.attempt)
         .values(cancel_mode=str(mode)),
+        session=session,
     )
     session.refresh(job)
     return changed == 1

@@ -17,10 +17,10 @@ from typing import Any
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from webapp.extensions import changed_rows
 from webapp.models import Attempt, Job, JobStatus, StatusChange
 from webapp.models.columns import utc_now
 from webapp.services import event_log
+from webapp.services.statements import affected
 
 S = JobStatus
 
@@ -66,11 +66,11 @@ def transition(
         session.refresh(job)
         return False
     number = expected + 1 if next_attempt else expected
-    changed = changed_rows(
-        session,
+    changed = affected(
         update(Job)
         .where(Job.id == job.id, Job.status == current, Job.attempt == expected)
         .values(status=to, attempt=number, **columns),
+        session=session,
     )
     session.refresh(job)
     if changed != 1:
