@@ -60,7 +60,7 @@ DETECTION = Demo(
         "framework": "ultralytics",
         "model_name": "yolo11n",
         "task_type": "object_detection",
-        "epochs": 30,
+        "epochs": 15,
         "batch_size": 16,
         "learning_rate": 0.002,
         "optimizer": "adamw",
