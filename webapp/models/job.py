@@ -95,9 +95,7 @@ class Attempt(Model):
 
     __tablename__ = "attempts"
 
-    job_id: Mapped[int] = mapped_column(
-        ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True
-    )
+    job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
     number: Mapped[int] = mapped_column(primary_key=True)
     worker: Mapped[str | None] = mapped_column(String(100))
     host: Mapped[str | None] = mapped_column(String(255))
