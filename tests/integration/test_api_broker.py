@@ -134,8 +134,8 @@ def test_a_job_that_no_worker_serves_says_so(ada: Person, redis_service: RedisSe
     assert "takes no new job: gpu1" in ada.get(JOB).json["waiting_reason"]
     publish(redis_service, worker())
     assert ada.get(JOB).json["waiting_reason"] == "A worker is about to take it"
-    publish(redis_service, worker(busy=1))
-    assert "slots is busy" in ada.get(JOB).json["waiting_reason"]
+    publish(redis_service, worker(slots=1, busy=1))
+    assert ada.get(JOB).json["waiting_reason"] == "Next in the queue timm; its one slot is busy"
     redis_service.kill()
     answer = ada.get(JOB)
     assert answer.status_code == 200
@@ -150,7 +150,7 @@ def test_a_start_is_expected_when_the_running_job_says_how_long_it_takes(
     waiting = [ada.job(1, 1)["id"] for _ in range(2)]
     for job_id in waiting:
         ada.post(f"/training/jobs/{job_id}/start")
-    publish(redis_service, worker(busy=1))
+    publish(redis_service, worker(slots=1, busy=1))
     first = f"/training/jobs/{waiting[0]}"
     assert ada.get(first).json["expected_start"] is None  # when it said so is not known
     with api.app.app_context():

@@ -72,7 +72,8 @@ def _wait(
     if free >= position:
         return Wait(position, ahead or "A worker is about to take it")
     slots = sum(worker["slots"] for worker in active)
-    reason = ahead or f"Next in the queue {job.queue}; each of the {slots} slots is busy"
+    busy = "its one slot is busy" if slots == 1 else f"all {slots} slots are busy"
+    reason = ahead or f"Next in the queue {job.queue}; {busy}"
     return Wait(position, reason, _expected_start(position - free, active, job.queue, remaining))
 
 
