@@ -79,7 +79,8 @@ class Terminal:
 def _summary(result: Any) -> str:
     known = Result(**{**result, "best": None})
     accuracy = "" if known.accuracy is None else f", accuracy {known.accuracy:.4f}"
-    return f"completed: {known.epochs_completed} epochs{accuracy}; best: {known.best_model_path}"
+    epochs = "1 epoch" if known.epochs_completed == 1 else f"{known.epochs_completed} epochs"
+    return f"completed: {epochs}{accuracy}; best: {known.best_model_path}"
 
 
 def assignment(text: str) -> tuple[str, Any]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from pydantic import ValidationError
 
 from adapters import known_frameworks
 from adapters.contract import AdapterError, DatasetFormat, TaskType, TrainingJob
@@ -71,6 +72,9 @@ def main(stdio: bool, assignments: tuple[str, ...], output: Path, **options: Any
         settings = load_settings()
         job = _job_from(assignments=assignments, **options)
         sys.exit(_train_in_terminal(job, settings, output=output))
+    except ValidationError as error:
+        wrong = "; ".join(f"{e['loc'][0]}: {e['msg']}" for e in error.errors())
+        raise click.ClickException(f"hyperparameters: {wrong}") from error
     except (AdapterError, SettingsError, ValueError) as error:
         raise click.ClickException(str(error)) from error
 
