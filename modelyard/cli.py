@@ -24,6 +24,7 @@ COMMANDS = {
     "flower": ("modelyard.commands.services:flower_command", "Serve Flower behind its login."),
     "release": ("modelyard.commands.services:release_command", "Bring the database up to date."),
     "health": ("modelyard.commands.services:health_command", "Ask whether a service works."),
+    "env": ("modelyard.commands.env:env_command", "Print what a running instance is told."),
     "doctor": ("modelyard.commands.doctor:doctor_command", "Check what this machine has."),
     "demo": ("modelyard.commands.demo:demo_command", "Start everything and train a model."),
     "samples": ("modelyard.samples:samples_command", "Write the sample data sets."),

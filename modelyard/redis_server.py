@@ -7,7 +7,6 @@ it answers, and never evicts: a queue that forgets is worse than one that refuse
 from __future__ import annotations
 
 import importlib.util
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from pathlib import Path
 import redis
 
 from modelyard.errors import ModelyardError
-from modelyard.settings import kept_secret
+from modelyard.settings import kept_secret, write_private
 
 _CONFIG = """\
 bind 127.0.0.1
@@ -76,9 +75,7 @@ def prepare(folder: Path, *, port: int) -> RedisServer:
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     password = kept_secret(folder / "redis.password")
     text = _CONFIG.format(port=port, password=password, folder=folder)
-    descriptor = os.open(folder / "redis.conf", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
+    write_private(folder / "redis.conf", text)
     return RedisServer(folder=folder, port=port, password=password)
 
 

@@ -329,9 +329,7 @@ def kept_secret(path: Path, *, nbytes: int = 32) -> str:
         return path.read_text().strip()
     path.parent.mkdir(parents=True, exist_ok=True)
     mine = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(mine, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(secrets.token_hex(nbytes) + "\n")
+    write_private(mine, secrets.token_hex(nbytes) + "\n")
     try:
         os.link(mine, path)  # of two processes that start at once, one wins and both read it
     except FileExistsError:
@@ -339,3 +337,10 @@ def kept_secret(path: Path, *, nbytes: int = 32) -> str:
     finally:
         mine.unlink()
     return path.read_text().strip()
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner may read, also while it is being written."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)

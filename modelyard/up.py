@@ -6,7 +6,8 @@
     ├── redis/              password, configuration and append-only log of the embedded server
     ├── logs/<service>.log
     ├── data/  outputs/  weights/
-    └── secret.key, flower.password, admin.password (0600)
+    ├── secret.key, flower.password, admin.password (0600)
+    └── running.env          while it runs: what its processes are told (0600; `modelyard env`)
 
 Order of shutdown: the worker first, so that its children write checkpoints and their jobs go
 back to the queue while Redis and the recorder still listen; Redis last.
@@ -29,9 +30,10 @@ from adapters import installed_frameworks
 from modelyard import launch, ports, redis_server
 from modelyard.errors import ModelyardError
 from modelyard.health import local_url
-from modelyard.settings import Settings, kept_secret
+from modelyard.settings import Settings, kept_secret, write_private
 from modelyard.supervisor import Service, Supervisor, tail
 
+ENVIRON_FILE = "running.env"
 READY_SECONDS = 60.0
 HOPELESS_FAILURES = 3  # a service that ended so often before READY will not come up by waiting
 SETUP_SECONDS = 120.0
@@ -109,7 +111,9 @@ def up(
     _make_folders(settings)
     with _only_one(settings.home):
         plan = make_plan(settings)
+        environ_file = settings.home / ENVIRON_FILE
         try:
+            write_private(environ_file, "".join(f"{k}={v}\n" for k, v in plan.environ().items()))
             _start(plan, supervisor, say)
             if not supervisor.stopping:
                 say(f"READY {plan.url}")
@@ -117,6 +121,7 @@ def up(
             supervisor.watch()
         finally:
             supervisor.stop()
+            environ_file.unlink(missing_ok=True)
 
 
 def make_plan(settings: Settings) -> Plan:

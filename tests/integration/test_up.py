@@ -23,6 +23,7 @@ from tests.services import Spawned, wait_for
 
 READY = re.compile(r"^READY (http://\S+)$", re.MULTILINE)
 STOP_SECONDS = 15
+ROOT = Path(__file__).parents[2]
 
 
 class Instance(Spawned):
@@ -127,6 +128,22 @@ def test_the_web_process_never_imports_what_trains(running: Instance) -> None:
         maps = Path(f"/proc/{process.pid}/maps").read_text()
         assert "gevent" in maps  # it is the process that serves, not a wrapper of it
         assert "site-packages/torch/" not in maps
+
+
+def test_a_shell_finds_the_running_instance(running: Instance) -> None:
+    assert (running.home / "running.env").stat().st_mode & 0o077 == 0
+    inspect = f"{sys.executable} -m celery -A workers.app inspect ping"
+    env = f"{sys.executable} -m modelyard env --home {running.home}"
+    shell = ["bash", "-c", f'eval "$({env})" && {inspect}']
+    answer = subprocess.run(shell, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert "pong" in answer.stdout, answer.stderr
+
+
+def test_where_no_instance_runs_the_shell_is_told_so(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "modelyard", "env", "--home", str(tmp_path)]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert answer.returncode == 2
+    assert "no instance runs on" in answer.stderr
 
 
 def test_a_second_up_on_the_same_home_is_refused(running: Instance, tmp_path: Path) -> None:
