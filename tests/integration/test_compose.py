@@ -227,6 +227,8 @@ def test_each_service_starts_as_its_container_starts_it_and_passes_its_health_ch
                 timeout_seconds=60,
                 what=f"a healthy {name}",
             )
+            if kind == "worker":  # heard of a moment before it listens to signals
+                wait_for(lambda service=service: " ready." in service.output())
             assert service.alive(), service.output()
             assert service.stop() == 0, service.output()
         if name in ("web", "flower"):  # of the others it is known after a while
