@@ -11,7 +11,6 @@ import os
 import signal
 import socket
 import sys
-import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -30,7 +29,7 @@ from webapp.services.broker import redis_client
 from webapp.services.errors import Unavailable
 from webapp.services.executors import refuse_attempt
 from webapp.services.job_actions import send_handed_back
-from webapp.services.local_runner import LocalRunner
+from webapp.services.local_runner import LocalRunner, StopFlag
 from webapp.services.reaper import Reaper
 from webapp.services.recorder import record
 
@@ -48,7 +47,7 @@ Entry = tuple[str, dict[str, str]]
 class StreamRecorder:
     """Moves events from the Redis stream to the database, and only then acknowledges them."""
 
-    def __init__(self, stop: threading.Event) -> None:
+    def __init__(self, stop: StopFlag) -> None:
         self._stop = stop
         self._name = f"{socket.gethostname()}:{os.getpid()}"
         self._reaper = Reaper()
@@ -57,7 +56,7 @@ class StreamRecorder:
 
     def run(self) -> None:
         """Record until asked to stop; waits where Redis or the database is away."""
-        while not self._stop.is_set():
+        while not self._stop.requested:
             try:
                 self.step()
             except (redis.RedisError, Unavailable, OperationalError) as error:
@@ -66,7 +65,7 @@ class StreamRecorder:
                     self._reaper.redis_was_away()
                 self._group_made = False
                 db.session.rollback()
-                self._stop.wait(RETRY_SECONDS)
+                time.sleep(RETRY_SECONDS)
             finally:
                 db.session.remove()
 
@@ -173,14 +172,14 @@ def main() -> int:
         level=settings.log_level.upper(),
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
-    stop = threading.Event()
+    stop = StopFlag()
     for signum in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(signum, lambda *_: stop.set())
+        signal.signal(signum, lambda *_: stop.request())
     _run(app, stop, subprocess_mode=settings.execution_mode == "subprocess")
     return 0
 
 
-def _run(app: Flask, stop: threading.Event, *, subprocess_mode: bool) -> None:
+def _run(app: Flask, stop: StopFlag, *, subprocess_mode: bool) -> None:
     with app.app_context():
         run: Callable[[], None] = (
             LocalRunner(stop).run if subprocess_mode else StreamRecorder(stop).run

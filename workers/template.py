@@ -41,7 +41,11 @@ class Template:
     def __init__(self, frameworks: Sequence[str], *, threads: int = 0) -> None:
         self._context = multiprocessing.get_context("forkserver")
         self._threads = threads
-        modules = ["workers.child", *(adapter_module(name) for name in frameworks)]
+        modules = [
+            "workers.preload",
+            "workers.child",
+            *(adapter_module(name) for name in frameworks),
+        ]
         self._context.set_forkserver_preload(modules)
 
     def warm_up(self) -> None:

@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,10 +38,21 @@ S = JobStatus
 POLL_SECONDS = 0.25
 
 
+class StopFlag:
+    """Set by a signal handler. A threading.Event would deadlock there: the handler runs in the
+    thread that may hold the event's lock just then.
+    """
+
+    requested = False
+
+    def request(self) -> None:
+        self.requested = True
+
+
 class LocalRunner:
     """Starts a process for each queued job, as many at once as this host has devices."""
 
-    def __init__(self, stop: threading.Event) -> None:
+    def __init__(self, stop: StopFlag) -> None:
         self._stop = stop
         self._settings = settings()
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
@@ -51,9 +63,9 @@ class LocalRunner:
         """Train until asked to stop; then let every job write a checkpoint and hand it back."""
         with _only_runner(self._settings.home):
             self._give_up_orphans()
-            while not self._stop.is_set():
+            while not self._stop.requested:
                 self._step()
-                self._stop.wait(POLL_SECONDS)
+                time.sleep(POLL_SECONDS)
             for process in self._running.values():
                 process.shut_down()
             for process in list(self._running.values()):
