@@ -7,6 +7,7 @@ modelyard:cancel:<job>      string '<attempt>:<mode>': a person's cancel
 modelyard:workers           sorted set: worker name by the time it was last seen
 modelyard:worker:<name>     string: JSON of what the worker is and does, expires
 modelyard:drain:<name>      string: the worker takes no new job
+modelyard:outputs           string: marks the outputs folder, so that `doctor` sees one not shared
 """
 
 from __future__ import annotations
