@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 
 import click
@@ -12,6 +13,8 @@ from modelyard.settings import SettingsError, load_settings
 
 
 def main() -> int:
+    # Until Celery has its own handler there is nothing to hand back: end in order.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         settings = load_settings()
         logging.basicConfig(
