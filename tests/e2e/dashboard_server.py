@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import time
 import urllib.error
 import urllib.request
@@ -26,7 +25,7 @@ from adapters import wire
 from adapters.wire import Event, EventType, format_time
 from modelyard.ports import free_port
 from modelyard.settings import load_settings
-from tests.services import python, wait_for
+from tests.services import Spawned, python, wait_for
 from webapp import create_app
 from webapp.models import User
 from webapp.services import accounts, datasets, job_actions, job_creation, jobs, projects, schema
@@ -51,7 +50,7 @@ class Dashboard:
             "MODELYARD_FLOWER_URL": "http://127.0.0.1:5555",
             "REDIS_URL": redis_url,
         }
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Spawned | None = None
         self.app: Flask = create_app(load_settings(self._environ))
 
     def prepare(self) -> None:
@@ -67,22 +66,19 @@ class Dashboard:
                     Image.new("RGB", (16, 16), (shade + number,) * 3).save(place / f"{number}.png")
 
     def start(self) -> None:
-        with (self.home / "web.log").open("ab") as log:
-            self._process = subprocess.Popen(
-                python(
-                    "-m", "gunicorn", "-k", "gevent", "-w", "1", "--no-control-socket",
-                    "--graceful-timeout", "1", "-b", f"127.0.0.1:{self.port}", "webapp.wsgi:app",
-                ),
-                env={**os.environ, **self._environ},
-                stdout=log,
-                stderr=log,
-            )  # fmt: skip
+        self._process = Spawned(
+            python(
+                "-m", "gunicorn", "-k", "gevent", "-w", "1", "--no-control-socket",
+                "--graceful-timeout", "1", "-b", f"127.0.0.1:{self.port}", "webapp.wsgi:app",
+            ),
+            log=self.home / "web.log",
+            environ={**os.environ, **self._environ},
+        ).__enter__()  # fmt: skip
         wait_for(self._answers, what="an answer of the web process")
 
     def stop(self) -> None:
-        if self._process is not None and self._process.poll() is None:
-            self._process.terminate()
-            self._process.wait(timeout=15)
+        if self._process is not None and self._process.alive():
+            self._process.stop()
 
     def project(self, name: str, description: str = "") -> int:
         """Make a project with the data set registered in it; return its id."""
@@ -146,7 +142,7 @@ class Dashboard:
 
     def _answers(self) -> bool:
         assert self._process is not None
-        assert self._process.poll() is None, (self.home / "web.log").read_text()
+        assert self._process.alive(), self._process.output()
         try:
             with urllib.request.urlopen(f"{self.url}/login", timeout=5) as response:
                 return response.status == 200
