@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import signal
 import sys
@@ -30,6 +31,10 @@ class ChildPipes:
 def main(job: TrainingJob, pipes: ChildPipes, threads: int) -> None:
     """Train one attempt and tell how it ended; the target of the forked process."""
     os.setsid()  # the group is what is killed, loader processes included
+    if sys.platform == "linux":
+        # The template's own way would be inherited: a data loader's processes would then wait
+        # seconds for a template of their own, and not end with this one.
+        multiprocessing.set_start_method("fork", force=True)
     _die_with_supervisor()
     _redirect_output(pipes.log)
     reporter = PipeReporter(job, pipes.events)

@@ -352,7 +352,7 @@ def test_loader_processes_end_with_a_job_that_is_stopped(
     resumed = _train(dataclasses.replace(job, resume=True))
     assert resumed.reporter.progressed[0]["step"] == 1
     assert resumed.result.epochs_completed == 3
-    assert psutil.Process().children() == []
+    assert set(psutil.Process().children()) <= others
 
 
 def test_an_image_that_cannot_be_read_is_left_out_and_named(data: Path, tmp_path: Path) -> None:
