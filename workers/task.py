@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import socket
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -15,17 +13,15 @@ from celery.app.task import Task
 from celery.exceptions import Ignore
 
 from adapters import wire
-from adapters.contract import DeviceChoice, TrainingError, TrainingJob
+from adapters.contract import TrainingJob
 from adapters.wire import Event, EventType, Outcome, job_folder
 from workers import runtime
+from workers.attempt import place, run_attempt
 from workers.control import Attempt
-from workers.devices import device_title, list_gpus
 from workers.journal import Journal
 from workers.lease import Lease
-from workers.placement import check_placed
-from workers.presence import framework_versions
 from workers.publisher import Publisher
-from workers.supervisor import Ending, Supervisor
+from workers.supervisor import Ending
 
 logger = logging.getLogger(__name__)
 
@@ -79,11 +75,8 @@ class AttemptRun:
         self._attempt = attempt
         self._here = here
         settings = here.settings
-        self._job = attempt.job.placed(
-            output_dir=settings.outputs / job_folder(attempt.job.id),
-            weights_dir=settings.weights,
-            compute_device="cpu" if attempt.job.device == DeviceChoice.CPU else attempt.device,
-        )
+        folder = settings.outputs / job_folder(attempt.job.id)
+        self._job = place(attempt.job, settings, output_dir=folder, device=attempt.device)
         self._told_onlookers = 0.0
 
     def run(self) -> Ending:
@@ -102,7 +95,13 @@ class AttemptRun:
             publisher.notify()
 
         try:
-            return self._train(sink)
+            return run_attempt(
+                self._job,
+                template=self._here.template,
+                settings=self._here.settings,
+                sink=sink,
+                stop=self._attempt.stop,
+            )
         finally:
             # A result that Redis has not heard is not lost: this waits while Redis is away.
             while not publisher.flush(wait_seconds=FLUSH_SECONDS):
@@ -110,38 +109,6 @@ class AttemptRun:
                     publisher.give_up()
                     break
             journal.close()
-
-    def _train(self, sink: Any) -> Ending:
-        settings = self._here.settings
-        sink(EventType.STARTED, self._introduction())
-        try:
-            self._check()
-        except TrainingError as error:
-            ending = Ending(Outcome.FAILED, error=error.to_json())
-            sink(EventType.FINISHED, ending.to_json())
-            return ending
-        return Supervisor(
-            self._job,
-            template=self._here.template,
-            sink=sink,
-            stop=self._attempt.stop,
-            cancel_grace_seconds=settings.cancel_grace_seconds,
-            shutdown_grace_seconds=settings.shutdown_grace_seconds,
-        ).run()
-
-    def _introduction(self) -> dict[str, Any]:
-        gpus = list_gpus() if self._attempt.device != "cpu" else []
-        return {
-            "worker": self._here.name,
-            "host": socket.gethostname(),
-            "device": device_title(self._job.compute_device, gpus),
-            "versions": framework_versions(self._here.frameworks),
-            "pid": os.getpid(),
-        }
-
-    def _check(self) -> None:
-        """Raise TrainingError for what can be known before a child is started."""
-        check_placed(self._job, data_roots=self._here.settings.data_roots)
 
     def _tell_onlookers(self, event: Event) -> None:
         """Show the progress to any Celery client and to Flower, about once a second."""

@@ -25,9 +25,11 @@ from adapters.frameworks import framework_info
 from adapters.wire import EventType
 from modelyard.settings import Settings, SettingsError, load_settings
 from workers import local
+from workers.attempt import place, run_attempt
 from workers.devices import choose_devices
 from workers.journal import Journal
 from workers.stopping import Stop, StopRequest
+from workers.template import Template
 from workers.terminal import Terminal, assignment
 
 
@@ -110,7 +112,7 @@ def _job_from(*, assignments: tuple[str, ...], dataset: Path | None, **options: 
 
 
 def _train_in_terminal(job: TrainingJob, settings: Settings, *, output: Path) -> int:
-    placed = local.place(
+    placed = place(
         job, settings, output_dir=output.resolve(), device=choose_devices(settings.gpus)[0]
     )
     stop = StopRequest()
@@ -124,7 +126,8 @@ def _train_in_terminal(job: TrainingJob, settings: Settings, *, output: Path) ->
         def sink(type: EventType, data: Mapping[str, Any]) -> None:
             terminal.show(journal.append(type, data))
 
-        ending = local.run(placed, settings=settings, sink=sink, stop=stop)
+        template = Template([job.framework], threads=settings.threads)
+        ending = run_attempt(placed, template=template, settings=settings, sink=sink, stop=stop)
     journal.close()
     return terminal.conclude(ending)
 

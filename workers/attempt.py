@@ -1,0 +1,59 @@
+"""One attempt on this host, the same behind every way a job comes: placed, checked, supervised."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+from adapters.contract import DeviceChoice, TrainingError, TrainingJob
+from adapters.wire import EventType, Outcome
+from modelyard.settings import Settings
+from workers.devices import device_title, list_gpus
+from workers.placement import check_placed
+from workers.presence import framework_versions
+from workers.stopping import StopRequest
+from workers.supervisor import Ending, EventSink, Supervisor
+from workers.template import Template
+
+
+def place(job: TrainingJob, settings: Settings, *, output_dir: Path, device: str) -> TrainingJob:
+    """Return the job with this host's paths and a device."""
+    compute_device = "cpu" if job.device == DeviceChoice.CPU else device
+    return job.placed(
+        output_dir=output_dir, weights_dir=settings.weights, compute_device=compute_device
+    )
+
+
+def run_attempt(
+    job: TrainingJob,
+    *,
+    template: Template,
+    settings: Settings,
+    sink: EventSink,
+    stop: StopRequest,
+) -> Ending:
+    """Train a placed job in a child and return how it ended."""
+    gpus = list_gpus() if job.compute_device != "cpu" else []
+    introduction = {
+        "worker": settings.worker_name,
+        "host": socket.gethostname(),
+        "device": device_title(job.compute_device, gpus),
+        "versions": framework_versions([job.framework]),
+        "pid": os.getpid(),
+    }
+    sink(EventType.STARTED, introduction)
+    try:
+        check_placed(job, data_roots=settings.data_roots)
+    except TrainingError as error:
+        ending = Ending(Outcome.FAILED, error=error.to_json())
+        sink(EventType.FINISHED, ending.to_json())
+        return ending
+    return Supervisor(
+        job,
+        template=template,
+        sink=sink,
+        stop=stop,
+        cancel_grace_seconds=settings.cancel_grace_seconds,
+        shutdown_grace_seconds=settings.shutdown_grace_seconds,
+    ).run()
