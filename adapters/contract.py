@@ -19,7 +19,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+if TYPE_CHECKING:
+    from adapters.prediction import Predictor
 
 
 class AdapterError(Exception):
@@ -58,6 +61,7 @@ class DatasetFormat(StrEnum):
     IMAGEFOLDER = "imagefolder"
     YOLO = "yolo"
     COCO = "coco"
+    MASKS = "masks"  # folders of images and, beside them, of masks whose pixels are class ids
 
 
 class DeviceChoice(StrEnum):
@@ -120,7 +124,7 @@ class TrainingJob:
     dataset_path: Path  # absolute; the worker checks it against its own data roots
     dataset_format: DatasetFormat
     epochs: int
-    batch_size: int
+    batch_size: int  # 0: the largest that fits, found by trial before the first epoch
     learning_rate: float
     optimizer: str | None = None  # None: the adapter's default
     image_size: int | None = None  # side in pixels; None: the model's own
@@ -130,11 +134,16 @@ class TrainingJob:
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
     resume: bool = False  # go on from checkpoints/last where there is one
     project_id: int | None = None
+    initial_job_id: int | None = None  # begin with that job's best weights
+    dataset_fingerprint: str | None = None  # of the content as it was checked; for the model card
+    split_seed: int = 0  # of the rule that splits a data set that comes without a val split
+    val_share: float = 0.2  # what that rule holds out of each class
 
     # Filled in by the worker just before training; never part of the message.
     output_dir: Path | None = None  # everything the attempt writes lies below it
     weights_dir: Path | None = None  # pretrained weights, see adapters.weights
-    compute_device: str = "cpu"  # a torch device: 'cpu', 'cuda:0'
+    initial_dir: Path | None = None  # the output folder of the job 'initial_job_id'
+    compute_device: str = "cpu"  # a torch device: 'cpu', 'cuda:0'; several GPUs: 'cuda:0,1'
 
     @classmethod
     def from_message(cls, message: Mapping[str, Any]) -> Self:
@@ -173,10 +182,21 @@ class TrainingJob:
             message[f.name] = value
         return message
 
-    def placed(self, *, output_dir: Path, weights_dir: Path, compute_device: str) -> Self:
+    def placed(
+        self,
+        *,
+        output_dir: Path,
+        weights_dir: Path,
+        compute_device: str,
+        initial_dir: Path | None = None,
+    ) -> Self:
         """Return the job with the paths and the device of the worker that took it."""
         return dataclasses.replace(
-            self, output_dir=output_dir, weights_dir=weights_dir, compute_device=compute_device
+            self,
+            output_dir=output_dir,
+            weights_dir=weights_dir,
+            initial_dir=initial_dir,
+            compute_device=compute_device,
         )
 
     @property
@@ -186,7 +206,11 @@ class TrainingJob:
         return self.output_dir / "checkpoints"
 
 
-_PLACEMENT_FIELDS = frozenset({"output_dir", "weights_dir", "compute_device"})
+_PLACEMENT_FIELDS = frozenset({"output_dir", "weights_dir", "initial_dir", "compute_device"})
+
+
+def _optional_int(value: Any) -> int | None:
+    return None if value is None else int(value)
 
 
 def _finite(value: Any) -> float:
@@ -206,6 +230,9 @@ _CONVERTERS: dict[str, Any] = {
     "batch_size": int,
     "learning_rate": _finite,
     "seed": int,
+    "initial_job_id": _optional_int,
+    "split_seed": int,
+    "val_share": _finite,
     "device": DeviceChoice,
     "hyperparameters": dict,
 }
@@ -260,6 +287,9 @@ class Reporter(Protocol):
     def metrics(self, *, epoch: int, values: Mapping[str, float], step: int | None = None) -> None:
         """Tell an epoch's metrics, once an epoch; non-finite values are dropped with a log line."""
 
+    def decided(self, name: str, value: float | str, *, why: str) -> None:
+        """Tell what the adapter chose that the job left open, or had to change: 'batch_size'."""
+
     def artifact(self, path: Path, *, kind: str) -> None:
         """Tell that a file below the output folder is complete: a checkpoint, a plot, an export."""
 
@@ -280,4 +310,11 @@ class Adapter(Protocol):
 
         Raises TrainingError where the attempt cannot go on. When asked to stop, writes a
         checkpoint first and returns a result with ``stopped`` set.
+        """
+
+    def load(self, job: TrainingJob) -> Predictor:
+        """Load the best model that a job has left in its output folder, for use.
+
+        What follows training rests on it: evaluation, prediction, export. Raises
+        TrainingError(CHECKPOINT_INVALID) where the job has left none that can be read.
         """

@@ -76,6 +76,8 @@ class EventType(StrEnum):
     STARTED = "started"  # {worker, host, device, versions, resumed}
     PROGRESS = "progress"  # {epoch, epochs, step, steps, percent, eta_seconds, images_per_second}
     METRICS = "metrics"  # {epoch, step, values}
+    DECIDED = "decided"  # {name, value, why}: what the adapter chose that the job left open
+    LOAD = "load"  # {cpu_percent, memory_bytes, gpu_percent, gpu_memory_bytes} of the child
     LOG = "log"  # {lines}
     ARTIFACT = "artifact"  # {name, kind, path, size, sha256}
     FINISHED = "finished"  # {outcome, result, error, exit_code}

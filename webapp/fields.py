@@ -50,7 +50,7 @@ TaskName = Literal[
     "pose_estimation",
     "oriented_detection",
 ]
-FormatName = Literal["imagefolder", "yolo", "coco"]
+FormatName = Literal["imagefolder", "yolo", "coco", "masks"]
 
 
 class Body(BaseModel):

@@ -77,6 +77,10 @@ class PipeReporter:
                 self.log(f"epoch {epoch}: {name} is {value} and is left out")
         self._send(EventType.METRICS, {"epoch": epoch, "step": step, "values": finite})
 
+    def decided(self, name: str, value: float | str, *, why: str) -> None:
+        self.log(f"{name} is {value}: {why}")
+        self._send(EventType.DECIDED, {"name": name, "value": value, "why": why})
+
     def artifact(self, path: Path, *, kind: str) -> None:
         self._send(EventType.ARTIFACT, {"path": str(path), "kind": kind})
 

@@ -1,8 +1,18 @@
 """The tables. Importing this package registers all of them."""
 
 from webapp.models.account import AuthSession, PersonalToken, User
-from webapp.models.dataset import Dataset
-from webapp.models.job import Artifact, Attempt, Job, JobEvent, JobStatus, Metric, StatusChange
+from webapp.models.dataset import Dataset, DatasetCheck
+from webapp.models.job import (
+    Artifact,
+    Attempt,
+    Export,
+    Job,
+    JobEvent,
+    JobStatus,
+    LoadSample,
+    Metric,
+    StatusChange,
+)
 from webapp.models.project import Membership, Project, Role
 
 __all__ = [
@@ -10,9 +20,12 @@ __all__ = [
     "Attempt",
     "AuthSession",
     "Dataset",
+    "DatasetCheck",
+    "Export",
     "Job",
     "JobEvent",
     "JobStatus",
+    "LoadSample",
     "Membership",
     "Metric",
     "PersonalToken",

@@ -1,11 +1,11 @@
-"""Data sets as they were when they were last looked at."""
+"""Data sets as they were when they were last looked at, and the looks under way."""
 
 from __future__ import annotations
 
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ForeignKey, String, Text
+from sqlalchemy import BigInteger, Float, ForeignKey, String, Text, false
 from sqlalchemy.orm import Mapped, mapped_column
 
 from webapp.extensions import Model
@@ -22,16 +22,38 @@ class Dataset(Model):
     name: Mapped[str] = mapped_column(String(100))
     path: Mapped[str] = mapped_column(Text)  # absolute, links resolved, below a data root
     format: Mapped[str] = mapped_column(String(20))  # a DatasetFormat
-    task_type: Mapped[str] = mapped_column(String(30))  # a TaskType
+    task_type: Mapped[str] = mapped_column(String(30))  # a TaskType: what it is made for
+    task_types: Mapped[list[str]] = mapped_column(
+        Json, default=list, server_default="[]"
+    )  # what it could train
+    multi_label: Mapped[bool] = mapped_column(default=False, server_default=false())
+    split_seed: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
+    val_share: Mapped[float] = mapped_column(Float(53), default=0.2, server_default="0.2")
+    split_rule: Mapped[str | None] = mapped_column(Text)  # in words; None: it came with its splits
     num_images: Mapped[int]
     classes: Mapped[list[str]] = mapped_column(Json)
     splits: Mapped[dict[str, int]] = mapped_column(Json)
     status: Mapped[str] = mapped_column(String(10))  # valid | invalid
     problems: Mapped[list[dict[str, Any]]] = mapped_column(Json)
     fingerprint: Mapped[str] = mapped_column(String(64))
+    statistics: Mapped[dict[str, Any]] = mapped_column(Json, default=dict, server_default="{}")
+    uploaded: Mapped[bool] = mapped_column(default=False, server_default=false())  # ours to delete
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
     checked_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
 
     @property
     def num_classes(self) -> int:
         return len(self.classes)
+
+
+class DatasetCheck(Model):
+    """How far a look at a data set is, for the page that waits for it; gone a day later."""
+
+    __tablename__ = "dataset_checks"
+
+    id: Mapped[str] = mapped_column(String(36), primary_key=True)  # a UUID that the client chose
+    user_id: Mapped[int] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
+    phase: Mapped[str] = mapped_column(String(20))  # receiving | unpacking | checking | done
+    done: Mapped[int] = mapped_column(BigInteger, default=0)  # bytes, files or images of the phase
+    total: Mapped[int | None] = mapped_column(BigInteger)
+    updated_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)

@@ -55,12 +55,16 @@ class Job(Model):
     dataset_path: Mapped[str] = mapped_column(Text)
     dataset_format: Mapped[str] = mapped_column(String(20))
     dataset_fingerprint: Mapped[str] = mapped_column(String(64))
+    split_seed: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
+    val_share: Mapped[float] = mapped_column(Float(53), default=0.2, server_default="0.2")
     epochs: Mapped[int]
-    batch_size: Mapped[int]
+    batch_size: Mapped[int]  # 0: the largest that fits
     learning_rate: Mapped[float] = mapped_column(Float(53))
     optimizer: Mapped[str | None] = mapped_column(String(50))
     image_size: Mapped[int | None]
     pretrained: Mapped[bool] = mapped_column(default=False)
+    # Whose best weights it begins with; no foreign key, for that job may be deleted meanwhile.
+    initial_job_id: Mapped[int | None]
     seed: Mapped[int] = mapped_column(BigInteger, default=0)
     device_choice: Mapped[str] = mapped_column(String(10), default="auto")  # a DeviceChoice
     priority: Mapped[int]  # 0..9, 9 is the most urgent
@@ -87,6 +91,8 @@ class Job(Model):
     accuracy: Mapped[float | None] = mapped_column(Float(53))
     loss: Mapped[float | None] = mapped_column(Float(53))
     best_model_path: Mapped[str | None] = mapped_column(Text)
+    # {name: {value, why}}
+    decisions: Mapped[dict[str, Any]] = mapped_column(Json, default=dict, server_default="{}")
     error: Mapped[dict[str, Any] | None] = mapped_column(Json)  # {kind, message, hint}
 
 
@@ -139,6 +145,41 @@ class Metric(Model):
     step: Mapped[int | None] = mapped_column(BigInteger)
     value: Mapped[float] = mapped_column(Float(53))
     time: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class LoadSample(Model):
+    """What an attempt's processes took of their machine at a moment."""
+
+    __tablename__ = "load_samples"
+    __table_args__ = (Index("ix_load_samples_job_id_id", "job_id", "id"),)
+
+    id: Mapped[int] = mapped_column(BigId, primary_key=True)
+    job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
+    attempt: Mapped[int]
+    time: Mapped[datetime] = mapped_column(UtcDateTime)
+    cpu_percent: Mapped[float] = mapped_column(Float(53))  # of one core: 200 is two whole ones
+    memory_bytes: Mapped[int] = mapped_column(BigInteger)
+    gpu_percent: Mapped[float | None] = mapped_column(Float(53))
+    gpu_memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
+
+
+class Export(Model):
+    """A person's wish to have a job's best model in another form, and what came of it."""
+
+    __tablename__ = "exports"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), index=True)
+    format: Mapped[str] = mapped_column(String(20))  # onnx | torchscript
+    status: Mapped[str] = mapped_column(String(20))  # requested | running | completed | failed
+    artifact: Mapped[str | None] = mapped_column(String(300))  # its name, when completed
+    largest_difference: Mapped[float | None] = mapped_column(
+        Float(53)
+    )  # from the original's output
+    error: Mapped[dict[str, Any] | None] = mapped_column(Json)  # {kind, message, hint}
+    requested_by: Mapped[str] = mapped_column(String(300))  # an actor, as in the history
+    requested_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
+    completed_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
 
 class Artifact(Model):

@@ -73,6 +73,7 @@ class _Batch:
             EventType.STARTED: self._started,
             EventType.PROGRESS: self._progressed,
             EventType.METRICS: self._measured,
+            EventType.DECIDED: self._decided,
             EventType.LOG: self._logged,
             EventType.ARTIFACT: self._kept,
             EventType.FINISHED: self._finished,
@@ -155,6 +156,12 @@ class _Batch:
         if job.best is None or value > job.best["value"]:
             job.best = {"epoch": epoch, "metric": name, "value": value}
             job.accuracy = value
+
+    def _decided(self, event: Event, job: Job, attempt: Attempt) -> None:
+        data = event.data
+        decision = {"value": data["value"], "why": data["why"]}
+        job.decisions = {**(job.decisions or {}), data["name"]: decision}
+        self._tell(event, job, "decided", {"name": data["name"], **decision})
 
     def _logged(self, event: Event, job: Job, attempt: Attempt) -> None:
         text = "".join(f"{line}\n" for line in event.data["lines"])
