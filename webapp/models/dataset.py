@@ -36,7 +36,7 @@ class Dataset(Model):
     status: Mapped[str] = mapped_column(String(10))  # valid | invalid
     problems: Mapped[list[dict[str, Any]]] = mapped_column(Json)
     fingerprint: Mapped[str] = mapped_column(String(64))
-    statistics: Mapped[dict[str, Any]] = mapped_column(Json, default=dict, server_default="{}")
+    statistics: Mapped[dict[str, Any] | None] = mapped_column(Json)
     uploaded: Mapped[bool] = mapped_column(default=False, server_default=false())  # ours to delete
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
     checked_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)

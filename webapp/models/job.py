@@ -92,7 +92,7 @@ class Job(Model):
     loss: Mapped[float | None] = mapped_column(Float(53))
     best_model_path: Mapped[str | None] = mapped_column(Text)
     # {name: {value, why}}
-    decisions: Mapped[dict[str, Any]] = mapped_column(Json, default=dict, server_default="{}")
+    decisions: Mapped[dict[str, Any] | None] = mapped_column(Json)
     error: Mapped[dict[str, Any] | None] = mapped_column(Json)  # {kind, message, hint}
 
 

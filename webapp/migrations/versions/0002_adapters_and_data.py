@@ -17,18 +17,18 @@ depends_on = None
 
 def upgrade() -> None:
     with op.batch_alter_table('datasets') as batch_op:
-        batch_op.add_column(sa.Column('task_types', sa.JSON(), nullable=False, server_default='[]'))
+        batch_op.add_column(sa.Column('task_types', sa.JSON(), nullable=True))
         batch_op.add_column(sa.Column('multi_label', sa.Boolean(), nullable=False, server_default=sa.false()))
         batch_op.add_column(sa.Column('split_seed', sa.BigInteger(), nullable=False, server_default='0'))
         batch_op.add_column(sa.Column('val_share', sa.Float(precision=53), nullable=False, server_default='0.2'))
         batch_op.add_column(sa.Column('split_rule', sa.Text(), nullable=True))
-        batch_op.add_column(sa.Column('statistics', sa.JSON(), nullable=False, server_default='{}'))
+        batch_op.add_column(sa.Column('statistics', sa.JSON(), nullable=True))
         batch_op.add_column(sa.Column('uploaded', sa.Boolean(), nullable=False, server_default=sa.false()))
     with op.batch_alter_table('jobs') as batch_op:
         batch_op.add_column(sa.Column('split_seed', sa.BigInteger(), nullable=False, server_default='0'))
         batch_op.add_column(sa.Column('val_share', sa.Float(precision=53), nullable=False, server_default='0.2'))
         batch_op.add_column(sa.Column('initial_job_id', sa.Integer(), nullable=True))
-        batch_op.add_column(sa.Column('decisions', sa.JSON(), nullable=False, server_default='{}'))
+        batch_op.add_column(sa.Column('decisions', sa.JSON(), nullable=True))
 
     op.create_table('dataset_checks',
     sa.Column('id', sa.String(length=36), nullable=False),
