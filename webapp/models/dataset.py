@@ -23,9 +23,7 @@ class Dataset(Model):
     path: Mapped[str] = mapped_column(Text)  # absolute, links resolved, below a data root
     format: Mapped[str] = mapped_column(String(20))  # a DatasetFormat
     task_type: Mapped[str] = mapped_column(String(30))  # a TaskType: what it is made for
-    task_types: Mapped[list[str]] = mapped_column(
-        Json, default=list, server_default="[]"
-    )  # what it could train
+    task_types: Mapped[list[str] | None] = mapped_column(Json)  # what it could train
     multi_label: Mapped[bool] = mapped_column(default=False, server_default=false())
     split_seed: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
     val_share: Mapped[float] = mapped_column(Float(53), default=0.2, server_default="0.2")
