@@ -107,7 +107,7 @@ def run_demo(settings: Settings, *, demo: Demo, stop_afterwards: bool, console: 
 
 def train_sample(url: str, settings: Settings, *, demo: Demo, console: Console) -> bool:
     """Train the demo's job through the API at `url`; tell whether it completed."""
-    samples = make_samples(settings.data_roots[0] / "samples")
+    samples = make_samples(settings.data_roots[0] / "samples", names=[demo.sample])
     with Client(url) as client:
         email, password = _log_in(client, settings)
         job = _create_job(client, demo, samples[demo.sample])

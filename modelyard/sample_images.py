@@ -65,6 +65,23 @@ class Box:
         return (self.right - self.left) * (self.bottom - self.top)
 
 
+@dataclass(frozen=True)
+class Placed:
+    """A digit as it stands in a scene: its box, and where its drawn rows lie."""
+
+    box: Box
+    rows: Sequence[bytes]
+    x: int
+    y: int
+
+    def ink(self) -> Iterator[tuple[int, int]]:
+        """Yield the pixels (x, y) of the scene that the digit's ink covers."""
+        for y, row in enumerate(self.rows, start=self.y):
+            for x, value in enumerate(row, start=self.x):
+                if value >= _INK_THRESHOLD:
+                    yield x, y
+
+
 def read_digits() -> list[Digit]:
     """Return the 1,797 digits of the repository in the order of their source."""
     digits = []
@@ -88,11 +105,11 @@ def draw_digit(digit: Digit, *, width: int, height: int) -> list[bytes]:
     return drawn
 
 
-def draw_scene(number: int, digits: Sequence[Digit]) -> tuple[list[bytes], list[Box]]:
-    """Return the rows of a scene of some of the digits, and the boxes of those in it."""
+def draw_scene(number: int, digits: Sequence[Digit]) -> tuple[list[bytes], list[Placed]]:
+    """Return the rows of a scene of some of the digits, and those in it as they stand there."""
     rng = Random(number)  # noqa: S311 - meant to be repeated, not to keep a secret
     canvas = _background(number, rng)
-    boxes: list[Box] = []
+    placed: list[Placed] = []
     for _ in range(_between(rng, *DIGITS_PER_SCENE)):
         digit = digits[_between(rng, 0, len(digits) - 1)]
         height = _between(rng, *DIGIT_SIDES)
@@ -104,11 +121,11 @@ def draw_scene(number: int, digits: Sequence[Digit]) -> tuple[list[bytes], list[
             x = _between(rng, 0, SCENE_SIDE - width)
             y = _between(rng, 0, SCENE_SIDE - height)
             box = Box(ink.label, ink.left + x, ink.top + y, ink.right + x, ink.bottom + y)
-            if all(box.overlap(other) <= _OVERLAP_ALLOWED for other in boxes):
+            if all(box.overlap(other.box) <= _OVERLAP_ALLOWED for other in placed):
                 _paint(canvas, rows, x=x, y=y, level=ink_level)
-                boxes.append(box)
+                placed.append(Placed(box, rows, x, y))
                 break
-    return [bytes(row) for row in canvas], boxes
+    return [bytes(row) for row in canvas], placed
 
 
 def encode_png(rows: Sequence[bytes]) -> bytes:

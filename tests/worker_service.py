@@ -81,7 +81,7 @@ class Instance:
 def instance(home: Path, *, database_url: str, redis: RedisService | None) -> Iterator[Instance]:
     """Give an instance with the sample data, inside its application's context."""
     there = Instance(home, database_url=database_url, redis=redis)
-    make_samples(there.data)
+    make_samples(there.data, names=["digits", "scenes"])
     with application(there.environ):
         try:
             yield there

@@ -29,7 +29,7 @@ TRAINING_MS = 600_000  # generous: other tests may keep the machine busy
 
 @pytest.fixture
 def digits(tmp_path: Path) -> Path:
-    return make_samples(tmp_path / "home" / "data" / "samples")["digits"]
+    return make_samples(tmp_path / "home" / "data" / "samples", names=["digits"])["digits"]
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from tests.worker_service import ROOT
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_samples(tmp_path_factory.mktemp("samples"))["digits"]
+    return make_samples(tmp_path_factory.mktemp("samples"), names=["digits"])["digits"]
 
 
 def command(digits: Path, output: Path, *more: str) -> list[str]:
