@@ -156,7 +156,10 @@ def _make_scenes_masks(folder: Path) -> None:
             for x, y in digit.ink():
                 mask[y][x] = digit.box.label + 1  # 0 is the background
         _write(folder / "images" / scene.split / f"{scene.name}.png", encode_png(scene.rows))
-        _write(folder / "masks" / scene.split / f"{scene.name}.png", encode_png(mask))
+        _write(
+            folder / "masks" / scene.split / f"{scene.name}.png",
+            encode_png([bytes(row) for row in mask]),
+        )
     names = ["background", *map(str, range(10))]
     _write(folder / "classes.txt", "".join(f"{name}\n" for name in names).encode())
 
