@@ -7,7 +7,7 @@ export VENV
 export MODELYARD_HOME ?= $(CURDIR)/.modelyard
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev up demo test check lint format types unit integration clean distclean
+.PHONY: help install install-dev up demo test check lint format types unit integration catalog clean distclean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ integration: install-dev
 format: install-dev ## Format the code and mend what the linter can
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
+
+catalog: ## Make the lists of models anew, after a framework's version has changed
+	@$(BIN)/python -m adapters.catalog_build
 
 clean: ## Remove what the tools left behind; the home folder with its jobs stays
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info

@@ -7,28 +7,30 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import PackageNotFoundError, version
 
-from adapters.contract import Adapter, UnknownFramework
-
-ENTRY_POINT_GROUP = "modelyard.adapters"
-
-# framework: (module and class of its adapter, the library that must be importable)
-BUILT_IN = {
-    "timm": ("adapters.timm_adapter:TimmAdapter", "timm"),
-    "ultralytics": ("adapters.ultralytics_adapter:UltralyticsAdapter", "ultralytics"),
-}
+from adapters.contract import Adapter
+from adapters.frameworks import FrameworkInfo, all_frameworks, framework_info
 
 
 def known_frameworks() -> list[str]:
     """Return every framework a job may name, built in or offered by an installed package."""
-    return sorted({*BUILT_IN, *_plugins()})
+    return sorted(all_frameworks())
 
 
 def installed_frameworks() -> list[str]:
     """Return the frameworks that this machine can train, found without importing them."""
-    built_in = {name for name, (_, lib) in BUILT_IN.items() if importlib.util.find_spec(lib)}
-    return sorted({*built_in, *_plugins()})
+    return sorted(name for name, info in all_frameworks().items() if _is_installed(info))
+
+
+def framework_version(framework: str) -> str | None:
+    """Return the version of a framework's library, None where it is not installed."""
+    for distribution in framework_info(framework).distributions:
+        try:
+            return version(distribution)
+        except PackageNotFoundError:
+            continue
+    return None
 
 
 def get_adapter(framework: str) -> Adapter:
@@ -36,36 +38,15 @@ def get_adapter(framework: str) -> Adapter:
 
     Raises UnknownFramework, which lists the known ones.
     """
-    return _load_class(framework)()
+    module, _, name = framework_info(framework).adapter.partition(":")
+    adapter: Adapter = getattr(importlib.import_module(module), name)()
+    return adapter
 
 
 def adapter_module(framework: str) -> str:
     """Return the module that a warm template preloads for a framework."""
-    return _target(framework).partition(":")[0]
+    return framework_info(framework).adapter.partition(":")[0]
 
 
-def _load_class(framework: str) -> type[Adapter]:
-    module, _, name = _target(framework).partition(":")
-    return getattr(importlib.import_module(module), name)
-
-
-def _target(framework: str) -> str:
-    if framework in BUILT_IN:
-        return BUILT_IN[framework][0]
-    plugins = _plugins()
-    if framework in plugins:
-        return plugins[framework].value
-    known = ", ".join(known_frameworks())
-    raise UnknownFramework(f"unknown framework '{framework}'; known are: {known}")
-
-
-def _plugins() -> dict[str, EntryPoint]:
-    found: dict[str, EntryPoint] = {}
-    for point in entry_points(group=ENTRY_POINT_GROUP):
-        if point.name in BUILT_IN or point.name in found:
-            raise UnknownFramework(
-                f"framework '{point.name}' is offered twice, again by '{point.value}'; "
-                "uninstall one of the packages"
-            )
-        found[point.name] = point
-    return found
+def _is_installed(info: FrameworkInfo) -> bool:
+    return not info.library or importlib.util.find_spec(info.library) is not None

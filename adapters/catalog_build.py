@@ -1,4 +1,4 @@
-"""Make the list of models of a framework: ``python -m adapters.catalog_build timm``.
+"""Make the lists of models: ``make catalog``, or ``python -m adapters.catalog_build timm``.
 
 Run it when a framework's version changes, on a machine that has it. The result is data of the
 repository, so a web host can list models that it could not train.
@@ -11,28 +11,27 @@ import importlib
 import json
 import logging
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
 
+from adapters import framework_version, installed_frameworks
 from adapters.catalog import DATA, ModelEntry
-
-# framework: (module with catalog_entries(), names of the distribution that has the library)
-BUILDERS = {
-    "timm": ("adapters.timm_training.catalog", ("timm",)),
-    "ultralytics": (
-        "adapters.ultralytics_catalog",
-        ("ultralytics", "ultralytics-opencv-headless"),
-    ),
-}
+from adapters.frameworks import FRAMEWORKS, framework_info
 
 
 def build(framework: str) -> Path:
     """Build a framework's catalog from the installed library and return the file."""
-    module, distributions = BUILDERS[framework]
-    entries = list(importlib.import_module(module).catalog_entries())
+    version = framework_version(framework)
+    if version is None:
+        raise SystemExit(f"{framework} is not installed here")
     path = DATA / f"{framework}.json"
-    write_catalog(entries, version=_installed(distributions), path=path)
+    write_catalog(installed_models(framework), version=version, path=path)
     return path
+
+
+def installed_models(framework: str) -> list[ModelEntry]:
+    """Return what the installed library of a framework can train, importing it."""
+    module = importlib.import_module(framework_info(framework).catalog)
+    return list(module.catalog_entries())
 
 
 def write_catalog(entries: Sequence[ModelEntry], *, version: str, path: Path) -> None:
@@ -48,22 +47,14 @@ def write_catalog(entries: Sequence[ModelEntry], *, version: str, path: Path) ->
     path.write_text(f'{{\n{head}"models": [\n{rows}\n]\n}}\n', encoding="utf-8")
 
 
-def _installed(distributions: Sequence[str]) -> str:
-    for name in distributions:
-        try:
-            return metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    raise SystemExit(f"none of {', '.join(distributions)} is installed")
-
-
 def main() -> None:
-    """Build the catalog that the command line names."""
+    """Build the catalogs that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("framework", choices=sorted(BUILDERS))
+    parser.add_argument("framework", nargs="*", help="default: all that are installed here")
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    path = build(parser.parse_args().framework)
-    logging.getLogger(__name__).warning("%s is written", path)
+    here = [name for name in installed_frameworks() if name in FRAMEWORKS]
+    for framework in parser.parse_args().framework or here:
+        logging.getLogger(__name__).warning("%s is written", build(framework))
 
 
 if __name__ == "__main__":

@@ -11,12 +11,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-# Suffixes in the order they are looked for; the first is what a download is kept as.
-_SUFFIXES = {
-    "timm": (".safetensors", ".pth", ".pt", ".bin"),
-    "ultralytics": (".pt",),
-}
-_DEFAULT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
+from adapters.frameworks import FrameworkInfo, all_frameworks
+
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -28,7 +24,7 @@ def weights_file_name(framework: str, model_name: str) -> str:
     for name in (framework, model_name):
         if not _PLAIN_NAME.fullmatch(name):
             raise ValueError(f"'{name}' cannot name weights: letters, digits, '.', '_', '-' only")
-    suffix = _SUFFIXES.get(framework, _DEFAULT_SUFFIXES)[0]
+    suffix = _suffixes(framework)[0]
     stem = model_name.removesuffix(suffix)  # 'yolo11n.pt' and 'yolo11n' are the same model
     return f"{framework}/{stem}{suffix}"
 
@@ -40,8 +36,12 @@ def find_weights(weights_dir: Path, framework: str, model_name: str) -> Path | N
     except ValueError:
         return None
     stem = preferred.name.removesuffix(preferred.suffix)
-    for suffix in _SUFFIXES.get(framework, _DEFAULT_SUFFIXES):
+    for suffix in _suffixes(framework):
         candidate = preferred.with_name(stem + suffix)
         if candidate.is_file():
             return candidate
     return None
+
+
+def _suffixes(framework: str) -> tuple[str, ...]:
+    return all_frameworks().get(framework, FrameworkInfo).weights_suffixes

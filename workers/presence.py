@@ -14,26 +14,25 @@ from typing import Any
 import psutil
 import redis
 
-from adapters import wire
+from adapters import framework_version, wire
 from modelyard import __version__
 from workers.control import Attempt, Control
 from workers.devices import device_title, list_gpus
 
 logger = logging.getLogger(__name__)
 
-_PACKAGES = {"timm": ("timm",), "ultralytics": ("ultralytics", "ultralytics-opencv-headless")}
-
 
 def framework_versions(frameworks: Sequence[str]) -> dict[str, str]:
     """Return the versions of Modelyard, torch and the frameworks, found without importing them."""
-    versions = {"modelyard": __version__}
-    for name in ("torch", *frameworks):
-        for package in _PACKAGES.get(name, (name,)):
-            try:
-                versions[name] = version(package)
-            except PackageNotFoundError:
-                continue
-    return versions
+    found = {"torch": _version("torch"), **{name: framework_version(name) for name in frameworks}}
+    return {"modelyard": __version__, **{name: v for name, v in found.items() if v is not None}}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 class Presence:

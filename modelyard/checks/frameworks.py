@@ -7,17 +7,15 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from adapters import installed_frameworks, known_frameworks
+from adapters import framework_version, installed_frameworks, known_frameworks
+from adapters.frameworks import broken_plugins
 from modelyard.checks import Finding, ok, problem, warning
 from modelyard.settings import Settings
 from workers.devices import list_gpus
 
 TORCH_SECONDS = 120
-# Each framework's distributions; one of them is enough.
-_DISTRIBUTIONS = {"ultralytics": ("ultralytics", "ultralytics-opencv-headless")}
 
 # In a process of its own: it is slow, may crash, and has no place in this one.
 _PROBE = """
@@ -35,7 +33,7 @@ def installed(settings: Settings) -> Iterator[Finding]:
     for name in settings.frameworks or known_frameworks():
         remedy = f"pip install -r requirements/{name}.txt"
         if name in here:
-            yield ok(name, _version(name))
+            yield ok(name, framework_version(name) or "installed")
         elif name not in known_frameworks():
             known = ", ".join(known_frameworks())
             yield problem(name, "no such framework", remedy=f"MODELYARD_FRAMEWORKS knows: {known}")
@@ -43,6 +41,8 @@ def installed(settings: Settings) -> Iterator[Finding]:
             yield problem(name, "asked for, but not installed", remedy=remedy)
         else:
             yield warning(name, "not installed: its jobs need another worker", remedy=remedy)
+    for name, reason in broken_plugins().items():
+        yield problem(name, f"its package cannot be used: {reason}", remedy="mend or uninstall it")
 
 
 def torch_and_gpu(settings: Settings) -> Iterator[Finding]:
@@ -90,12 +90,3 @@ def _probe_torch() -> dict[str, Any] | str:
         return (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
     answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return answer
-
-
-def _version(framework: str) -> str:
-    for distribution in _DISTRIBUTIONS.get(framework, (framework,)):
-        try:
-            return version(distribution)
-        except PackageNotFoundError:
-            continue
-    return "installed"

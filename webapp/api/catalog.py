@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from adapters.frameworks import FRAMEWORKS, FrameworkInfo
+from adapters.frameworks import FrameworkInfo, all_frameworks
 from adapters.wire import queue_name
 from webapp.api.document import resource
 from webapp.api.schemas.base import dump, page
@@ -38,7 +38,7 @@ def models(query: ModelQuery) -> Answer:
 @blueprint.get("/frameworks", responses={200: FrameworkPageOut})
 def frameworks() -> Answer:
     """List the frameworks and what each can be asked for"""
-    items = [_framework(info) for info in FRAMEWORKS.values()]
+    items = [_framework(info) for info in all_frameworks().values()]
     return {"items": items, "next_cursor": None, "total": len(items)}, 200
 
 

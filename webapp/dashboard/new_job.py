@@ -7,7 +7,7 @@ from typing import Any
 from flask import render_template
 from flask.typing import ResponseReturnValue
 
-from adapters.frameworks import FRAMEWORKS, FrameworkInfo
+from adapters.frameworks import FrameworkInfo, all_frameworks
 from webapp.api.authentication import current_user
 from webapp.dashboard.blueprint import blueprint
 from webapp.dashboard.pages import trainable_tasks
@@ -30,7 +30,7 @@ def new_job(project_id: int) -> ResponseReturnValue:
         can_edit=True,
         datasets=[dataset for dataset in found.items if dataset.status == "valid"],
         task_types=trainable_tasks(),
-        frameworks=[_framework(info) for info in FRAMEWORKS.values()],
+        frameworks=[_framework(info) for info in all_frameworks().values()],
         optimizers=_optimizers(),
     )
 
@@ -51,7 +51,7 @@ def _framework(info: FrameworkInfo) -> dict[str, Any]:
 def _optimizers() -> dict[str, list[str]]:
     """Return every optimizer with the frameworks that have it."""
     offered: dict[str, list[str]] = {}
-    for info in FRAMEWORKS.values():
+    for info in all_frameworks().values():
         for name in info.optimizers:
             offered.setdefault(name, []).append(info.name)
     return offered

@@ -8,7 +8,7 @@ from flask import render_template, request
 from flask.typing import ResponseReturnValue
 
 from adapters.contract import DatasetFormat, TaskType
-from adapters.frameworks import FRAMEWORKS
+from adapters.frameworks import all_frameworks
 from webapp.api.authentication import current_user
 from webapp.config import settings
 from webapp.dashboard.blueprint import blueprint
@@ -64,13 +64,15 @@ def may_edit(project: Project) -> bool:
 
 def trainable_tasks() -> list[TaskType]:
     """Return the tasks that some framework can do."""
-    return [task for task in TaskType if any(task in f.task_types for f in FRAMEWORKS.values())]
+    return [
+        task for task in TaskType if any(task in f.task_types for f in all_frameworks().values())
+    ]
 
 
 def _formats() -> list[DatasetFormat]:
     used: set[Any] = {
         format
-        for framework in FRAMEWORKS.values()
+        for framework in all_frameworks().values()
         for formats in framework.formats.values()
         for format in formats
     }
