@@ -85,7 +85,7 @@ _ULTRALYTICS = FrameworkInfo(
     library="ultralytics",
     distributions=("ultralytics", "ultralytics-opencv-headless"),
     weights_suffixes=(".pt",),
-    catalog="adapters.ultralytics_catalog",
+    catalog="adapters.ultralytics_training.catalog",
 )
 
 # The built-in ones; with those of installed packages: all_frameworks().
@@ -132,7 +132,7 @@ def _plugins() -> tuple[dict[str, FrameworkInfo], dict[str, str]]:
 
 
 def _load(name: str, adapters: EntryPoints, infos: EntryPoints) -> FrameworkInfo:
-    """Return a plug-in's description, made whole. Raises UnknownFramework and what its code does."""
+    """Return a plug-in's description, made whole. Raises UnknownFramework or its own errors."""
     if not _QUEUE_NAME.fullmatch(name):
         raise UnknownFramework("its name must be of lower-case letters, digits, '-' and '_'")
     adapter, point = _only(ADAPTER_GROUP, adapters), _only(INFO_GROUP, infos)

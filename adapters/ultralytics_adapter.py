@@ -16,13 +16,13 @@ import traceback
 from collections.abc import Mapping
 from typing import Any
 
-import adapters.ultralytics_offline as offline
+import adapters.ultralytics_training.offline as offline
 from adapters.checkpoints import remove_leftovers
 from adapters.contract import Best, ContractError, ErrorKind, Reporter, Result, TrainingJob
 from adapters.data import yolo
-from adapters.ultralytics_checkpoint import STATE_KEY
-from adapters.ultralytics_errors import as_training_error
-from adapters.ultralytics_plan import (
+from adapters.ultralytics_training.checkpoint import STATE_KEY
+from adapters.ultralytics_training.errors import as_training_error
+from adapters.ultralytics_training.plan import (
     DATA_YAML,
     check_job,
     library_arguments,
@@ -31,9 +31,9 @@ from adapters.ultralytics_plan import (
     trim_results,
     validation_loss,
 )
-from adapters.ultralytics_report import StopNow, TrainerReport
-from adapters.ultralytics_trainer import CheckpointingTrainer, Plan
-from adapters.ultralytics_weights import pretrained_file
+from adapters.ultralytics_training.report import StopNow, TrainerReport
+from adapters.ultralytics_training.trainer import CheckpointingTrainer, Plan
+from adapters.ultralytics_training.weights import pretrained_file
 
 _PLOT_SECONDS = 60.0  # the longest wait for a drawing thread
 

@@ -24,7 +24,7 @@ import pytest
 import torch
 from PIL import Image
 
-from adapters import get_adapter, ultralytics_report, ultralytics_weights
+from adapters import get_adapter
 from adapters.contract import (
     DatasetFormat,
     ErrorKind,
@@ -34,8 +34,9 @@ from adapters.contract import (
     TrainingError,
     TrainingJob,
 )
-from adapters.ultralytics_trainer import CheckpointingTrainer
-from adapters.ultralytics_weights import load_checkpoint_file
+from adapters.ultralytics_training import report, weights
+from adapters.ultralytics_training.trainer import CheckpointingTrainer
+from adapters.ultralytics_training.weights import load_checkpoint_file
 
 SIDE = 64
 EPOCH_METRICS = {
@@ -291,7 +292,7 @@ def test_a_killed_job_repeats_the_epoch_and_ends_with_the_same_weights(
 def test_a_long_epoch_is_kept_midway(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ultralytics_report, "MIDWAY_SECONDS", 0.0)
+    monkeypatch.setattr(report, "MIDWAY_SECONDS", 0.0)
     run = _train(_job(data, tmp_path / "out", epochs=1))
     written = [path.name for path, kind in run.reporter.artifacts if kind == "checkpoint"]
     assert written == ["last.pt", "last.pt", "best.pt", "last.pt"]
@@ -375,7 +376,7 @@ def test_a_finished_job_that_is_resumed_only_tells_its_result_again(trained: Tra
 def test_weights_that_cannot_be_had_are_named_with_their_folder(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ultralytics_weights, "ASSETS_URL", "http://127.0.0.1:9")
+    monkeypatch.setattr(weights, "ASSETS_URL", "http://127.0.0.1:9")
     job = _job(data, tmp_path / "out", pretrained=True)
     with pytest.raises(TrainingError) as caught:
         _train(job)
@@ -409,7 +410,7 @@ class _QuietHandler(http.server.SimpleHTTPRequestHandler):
 def test_pretrained_weights_are_fetched_once_kept_and_used(
     data: Path, tmp_path: Path, asset_server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ultralytics_weights, "ASSETS_URL", asset_server)
+    monkeypatch.setattr(weights, "ASSETS_URL", asset_server)
     run = _train(_job(data, tmp_path / "out", pretrained=True, epochs=1))
     assert [p.name for p in (tmp_path / "weights" / "ultralytics").iterdir()] == ["yolo11n.pt"]
     assert any(line.startswith("Transferred 499/499") for line in run.reporter.lines)

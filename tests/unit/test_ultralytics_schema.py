@@ -93,15 +93,16 @@ def test_the_catalog_lacks_what_cannot_be_trained(name: str) -> None:
 
 
 def test_the_catalog_is_that_of_the_installed_version() -> None:
-    from adapters.ultralytics_models import packaged_models
+    from adapters.ultralytics_training.models import packaged_models
 
     assert {entry.name for entry in models("ultralytics")} == set(packaged_models())
 
 
 def test_schema_and_catalog_need_no_training_library() -> None:
     script = (
-        "import sys, adapters.frameworks, adapters.catalog as c, adapters.ultralytics_models as m;"
-        "c.models('ultralytics'); m.packaged_models();"
+        "import sys, adapters.frameworks, adapters.catalog as c;"
+        "from adapters.ultralytics_training.models import packaged_models;"
+        "c.models('ultralytics'); packaged_models();"
         "sys.exit(bool({'torch', 'ultralytics', 'cv2', 'numpy'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

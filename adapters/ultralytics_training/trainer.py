@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 
-import adapters.ultralytics_offline  # noqa: F401
+import adapters.ultralytics_training.offline  # noqa: F401
 from adapters.contract import Best, ErrorKind, TrainingError
 from adapters.data.yolo import YoloData
-from adapters.ultralytics_checkpoint import (
+from adapters.ultralytics_training.checkpoint import (
     STATE_KEY,
     inference_content,
     random_states,
@@ -24,10 +24,10 @@ from adapters.ultralytics_checkpoint import (
     set_random_states,
     write_checkpoint,
 )
-from adapters.ultralytics_loader import begin_at, make_resumable, watching_scan
-from adapters.ultralytics_models import PackagedModel
-from adapters.ultralytics_speed import order_memory
-from adapters.ultralytics_weights import load_pretrained
+from adapters.ultralytics_training.loader import begin_at, make_resumable, watching_scan
+from adapters.ultralytics_training.models import PackagedModel
+from adapters.ultralytics_training.speed import order_memory
+from adapters.ultralytics_training.weights import load_pretrained
 
 # isort: split
 from ultralytics.models.yolo.detect import DetectionTrainer

@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 import torch
 
-import adapters.ultralytics_offline  # noqa: F401
+import adapters.ultralytics_training.offline  # noqa: F401
 from adapters.checkpoints import write_atomically
 from adapters.contract import ErrorKind, TrainingError
-from adapters.ultralytics_weights import load_checkpoint_file
+from adapters.ultralytics_training.weights import load_checkpoint_file
 
 # isort: split
 from ultralytics import __version__

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import torch
 
-import adapters.ultralytics_offline  # noqa: F401
+import adapters.ultralytics_training.offline  # noqa: F401
 from adapters.catalog import ModelEntry
-from adapters.ultralytics_models import packaged_models
-from adapters.ultralytics_plan import DEFAULT_IMAGE_SIZE
-from adapters.ultralytics_weights import is_published
+from adapters.ultralytics_training.models import packaged_models
+from adapters.ultralytics_training.plan import DEFAULT_IMAGE_SIZE
+from adapters.ultralytics_training.weights import is_published
 
 # isort: split
 from ultralytics.nn.tasks import parse_model

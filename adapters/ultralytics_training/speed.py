@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-import adapters.ultralytics_offline  # noqa: F401
+import adapters.ultralytics_training.offline  # noqa: F401
 
 # isort: split
 from ultralytics.engine import trainer as library_trainer

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 import torch
 
-import adapters.ultralytics_offline  # noqa: F401
+import adapters.ultralytics_training.offline  # noqa: F401
 from adapters.contract import ErrorKind, TrainingError, TrainingJob
 from adapters.weights import find_weights, weights_file_name
 

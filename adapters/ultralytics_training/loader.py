@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import torch
 
-import adapters.ultralytics_offline  # noqa: F401
+import adapters.ultralytics_training.offline  # noqa: F401
 
 # isort: split
 from ultralytics.data import build as library_build

@@ -21,9 +21,9 @@ from adapters.schemas.ultralytics import (
     OPTIMIZERS,
     UltralyticsHyperparameters,
 )
-from adapters.ultralytics_checkpoint import read_state
-from adapters.ultralytics_models import PackagedModel, packaged_models
-from adapters.ultralytics_speed import cpu_computes_in_bf16
+from adapters.ultralytics_training.checkpoint import read_state
+from adapters.ultralytics_training.models import PackagedModel, packaged_models
+from adapters.ultralytics_training.speed import cpu_computes_in_bf16
 
 DEFAULT_IMAGE_SIZE = 640
 DATA_YAML = "data.yaml"

@@ -1,0 +1,1 @@
+"""What UltralyticsAdapter is made of: data, trainers, checkpoints, reporting, prediction."""
