@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -47,6 +47,7 @@ class TaskType(StrEnum):
 
 
 # What a job's ``accuracy`` and ``best`` are taken from; all lie in 0..1, higher is better.
+# Multi-label classification has no top-1: see accuracy_metric().
 ACCURACY_METRIC: dict[TaskType, str] = {
     TaskType.IMAGE_CLASSIFICATION: "top1",
     TaskType.OBJECT_DETECTION: "map50",
@@ -55,6 +56,19 @@ ACCURACY_METRIC: dict[TaskType, str] = {
     TaskType.POSE_ESTIMATION: "pose_map50",
     TaskType.ORIENTED_DETECTION: "map50",
 }
+
+
+MULTI_LABEL_METRIC = "map"  # mean average precision over the classes
+
+
+def accuracy_metric(task_type: TaskType, reported: Collection[str]) -> str | None:
+    """Return which of an epoch's metrics is its accuracy, None where none is."""
+    for name in (ACCURACY_METRIC[task_type], MULTI_LABEL_METRIC):
+        if name in reported:
+            return name
+        if task_type != TaskType.IMAGE_CLASSIFICATION:
+            break
+    return None
 
 
 class DatasetFormat(StrEnum):
@@ -256,7 +270,7 @@ class Result:
 
     epochs_completed: int
     stopped: StopReason | None = None  # None: all epochs were trained
-    accuracy: float | None = None  # top-1 or mAP50 of the best epoch, 0..1; zero is a value
+    accuracy: float | None = None  # the metric of ``best``, 0..1; zero is a value
     loss: float | None = None  # validation loss of the last epoch
     best: Best | None = None
     best_model_path: str | None = None

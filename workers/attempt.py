@@ -7,7 +7,7 @@ import socket
 from pathlib import Path
 
 from adapters.contract import DeviceChoice, TrainingError, TrainingJob
-from adapters.wire import EventType, Outcome
+from adapters.wire import EventType, Outcome, job_folder
 from modelyard.settings import Settings
 from workers.devices import device_title, list_gpus
 from workers.placement import check_placed
@@ -17,11 +17,25 @@ from workers.supervisor import Ending, EventSink, Supervisor
 from workers.template import Template
 
 
-def place(job: TrainingJob, settings: Settings, *, output_dir: Path, device: str) -> TrainingJob:
-    """Return the job with this host's paths and a device."""
-    compute_device = "cpu" if job.device == DeviceChoice.CPU else device
+def place(
+    job: TrainingJob,
+    settings: Settings,
+    *,
+    output_dir: Path,
+    device: str,
+    initial_dir: Path | None = None,
+) -> TrainingJob:
+    """Return the job with this host's paths and a device.
+
+    The folder whose best weights it begins with follows from the job's number, unless it is given.
+    """
+    if initial_dir is None and job.initial_job_id is not None:
+        initial_dir = settings.outputs / job_folder(job.initial_job_id)
     return job.placed(
-        output_dir=output_dir, weights_dir=settings.weights, compute_device=compute_device
+        output_dir=output_dir,
+        weights_dir=settings.weights,
+        compute_device="cpu" if job.device == DeviceChoice.CPU else device,
+        initial_dir=initial_dir,
     )
 
 

@@ -35,6 +35,7 @@ def check_placed(job: TrainingJob, *, data_roots: tuple[Path, ...]) -> None:
             f"The job asks for a GPU and worker host {socket.gethostname()} has none",
             hint="Start a worker on a GPU host, or clone the job with device 'auto'.",
         )
+    _check_initial(job)
     assert job.output_dir is not None
     free = shutil.disk_usage(job.output_dir).free
     if free < MIN_FREE_BYTES:
@@ -42,4 +43,17 @@ def check_placed(job: TrainingJob, *, data_roots: tuple[Path, ...]) -> None:
             ErrorKind.DISK_FULL,
             f"Only {free // 2**20} MiB are free below {job.output_dir}",
             hint="Free some space on the outputs folder, then resume the job.",
+        )
+
+
+def _check_initial(job: TrainingJob) -> None:
+    """Look for the weights that a job begins with; one that goes on has its own."""
+    if job.initial_dir is None or job.resume:
+        return
+    if not any((job.initial_dir / "checkpoints").glob("best*")):
+        raise TrainingError(
+            ErrorKind.WEIGHTS_MISSING,
+            f"There is no best model below {job.initial_dir} on host {socket.gethostname()}",
+            hint="The job it begins with was deleted, or MODELYARD_OUTPUTS is not shared; "
+            "clone this job with other weights.",
         )

@@ -41,13 +41,25 @@ from workers.terminal import Terminal, assignment
 @click.option("--format", "dataset_format", type=click.Choice([str(f) for f in DatasetFormat]))
 @click.option("--task", "task_type", type=click.Choice([str(t) for t in TaskType]))
 @click.option("--epochs", type=click.IntRange(1, 10_000), default=3, show_default=True)
-@click.option("--batch-size", type=click.IntRange(1, 4096), default=32, show_default=True)
+@click.option(
+    "--batch-size",
+    type=click.IntRange(0, 4096),
+    default=32,
+    show_default=True,
+    help="0: the largest that fits.",
+)
 @click.option(
     "--learning-rate", type=click.FloatRange(0, 10, min_open=True), default=1e-3, show_default=True
 )
 @click.option("--optimizer")
 @click.option("--image-size", type=click.IntRange(16, 4096))
 @click.option("--pretrained", is_flag=True, help="Begin with pretrained weights.")
+@click.option(
+    "--initial",
+    "--from-job",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Begin with the best weights in this output folder of another job.",
+)
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--device", type=click.Choice(["auto", "cpu", "gpu"]), default="auto")
 @click.option(
@@ -65,7 +77,13 @@ from workers.terminal import Terminal, assignment
     help="Folder of checkpoints and events.",
 )
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint in the output folder.")
-def main(stdio: bool, assignments: tuple[str, ...], output: Path, **options: Any) -> None:
+def main(
+    stdio: bool,
+    assignments: tuple[str, ...],
+    output: Path,
+    initial: Path | None,
+    **options: Any,
+) -> None:
     """Train one job in the foreground, with no service."""
     try:
         if stdio:
@@ -73,7 +91,7 @@ def main(stdio: bool, assignments: tuple[str, ...], output: Path, **options: Any
         logging.basicConfig(level=logging.WARNING)
         settings = load_settings()
         job = _job_from(assignments=assignments, **options)
-        sys.exit(_train_in_terminal(job, settings, output=output))
+        sys.exit(_train_in_terminal(job, settings, output=output, initial=initial))
     except ValidationError as error:
         wrong = "; ".join(f"{e['loc'][0]}: {e['msg']}" for e in error.errors())
         raise click.ClickException(f"hyperparameters: {wrong}") from error
@@ -111,9 +129,15 @@ def _job_from(*, assignments: tuple[str, ...], dataset: Path | None, **options: 
     )
 
 
-def _train_in_terminal(job: TrainingJob, settings: Settings, *, output: Path) -> int:
+def _train_in_terminal(
+    job: TrainingJob, settings: Settings, *, output: Path, initial: Path | None
+) -> int:
     placed = place(
-        job, settings, output_dir=output.resolve(), device=choose_devices(settings.gpus)[0]
+        job,
+        settings,
+        output_dir=output.resolve(),
+        device=choose_devices(settings.gpus)[0],
+        initial_dir=initial and initial.resolve(),
     )
     stop = StopRequest()
     # The first Ctrl-C asks for a checkpoint, the second kills.

@@ -118,6 +118,7 @@ def _has_datasets(project_id: int) -> bool:
 
 
 _PANELS: dict[str, Callable[[Job], dict[str, Any]]] = {
+    "facts": lambda job: {},
     "attempts": lambda job: {"attempts": job_service.attempts(job)},
     "history": lambda job: {
         "history": job_service.history(job, limit=_MOST_LINES, cursor=None).items

@@ -118,6 +118,10 @@ def training_job(job: Job) -> TrainingJob:
         device=DeviceChoice(job.device_choice),
         hyperparameters=job.hyperparameters,
         resume=job.resume,
+        initial_job_id=job.initial_job_id,
+        dataset_fingerprint=job.dataset_fingerprint,
+        split_seed=job.split_seed,
+        val_share=job.val_share,
     )
 
 

@@ -2,37 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import difflib
 from typing import Any
 
 from pydantic import ValidationError
 
 from adapters import catalog, wire
-from adapters.contract import DatasetFormat, TaskType, UnknownFramework
+from adapters.contract import UnknownFramework
 from adapters.frameworks import FrameworkInfo, framework_info
 from webapp.extensions import db
 from webapp.fields import field_errors
-from webapp.models import Dataset, Job, Role, User
-from webapp.services import datasets, lifecycle
+from webapp.models import Job, Role, User
+from webapp.services import lifecycle
 from webapp.services.catalog import similar_models
-from webapp.services.errors import Invalid
+from webapp.services.errors import Invalid, NotFound
 from webapp.services.job_request import JobRequest
+from webapp.services.job_source import check_source, source_of
+from webapp.services.jobs import get_job
 from webapp.services.projects import get_project
 
 Errors = dict[str, list[str]]
-
-
-@dataclass(frozen=True)
-class Source:
-    """The data that a job trains on."""
-
-    id: int | None
-    name: str
-    path: str
-    format: DatasetFormat
-    task_type: TaskType
-    fingerprint: str
-    problems: list[str]  # the first, where it is invalid
 
 
 def create(request: JobRequest, *, user: User, actor: str) -> Job:
@@ -42,8 +31,9 @@ def create(request: JobRequest, *, user: User, actor: str) -> Job:
     """
     get_project(request.project_id, user=user, needed=Role.EDITOR)
     info, hyperparameters = _check_request(request)
-    source = _source(request)
-    _check_source(request, source, info)
+    _check_initial_job(request, user)
+    source = source_of(request)
+    check_source(source, request, info)
     job = Job(
         project_id=request.project_id,
         created_by=user.id,
@@ -53,6 +43,8 @@ def create(request: JobRequest, *, user: User, actor: str) -> Job:
         dataset_path=source.path,
         dataset_format=str(source.format),
         dataset_fingerprint=source.fingerprint,
+        split_seed=source.split_seed,
+        val_share=source.val_share,
         device_choice=request.device,
         hyperparameters=hyperparameters,
         **{name: getattr(request, name) for name in _SAME},
@@ -108,6 +100,7 @@ _SAME = (
     "optimizer",
     "image_size",
     "pretrained",
+    "initial_job_id",
     "seed",
     "priority",
     "tags",
@@ -135,10 +128,23 @@ def _check_request(request: JobRequest) -> tuple[FrameworkInfo, dict[str, Any]]:
         checked = info.hyperparameters.model_validate(request.hyperparameters)
         hyperparameters = checked.model_dump(mode="json", exclude_unset=True)
     except ValidationError as error:
-        errors |= field_errors(error, prefix="hyperparameters")
+        errors |= _hyperparameter_errors(error, info)
     if errors:
         raise Invalid(errors)
     return info, hyperparameters
+
+
+def _hyperparameter_errors(error: ValidationError, info: FrameworkInfo) -> Errors:
+    """Return messages by field, a name that is none with those that may have been meant."""
+    errors = field_errors(error, prefix="hyperparameters")
+    for item in error.errors(include_url=False, include_input=False, include_context=False):
+        if item["type"] != "extra_forbidden" or len(item["loc"]) != 1:
+            continue
+        name = str(item["loc"][0])
+        close = difflib.get_close_matches(name, info.hyperparameters.model_fields)
+        hint = f"did you mean {' or '.join(close)}?" if close else "see GET /api/v1/frameworks"
+        errors[f"hyperparameters.{name}"] = [f"{info.name} has no such hyperparameter; {hint}"]
+    return errors
 
 
 def _check_task(request: JobRequest, info: FrameworkInfo, errors: Errors) -> None:
@@ -158,55 +164,21 @@ def _check_model(request: JobRequest, errors: Errors) -> None:
         errors["task_type"] = [f"{entry.name} cannot do {request.task_type}; it does {able}"]
 
 
-def _source(request: JobRequest) -> Source:
-    if request.dataset_path is not None:
-        return _unregistered(request, request.dataset_path)
-    dataset = db.session.get(Dataset, request.dataset_id)
-    if dataset is None or dataset.project_id != request.project_id:
-        message = f"Project {request.project_id} has no data set {request.dataset_id}"
-        raise Invalid({"dataset_id": [message]})
-    return Source(
-        id=dataset.id,
-        name=dataset.name,
-        path=dataset.path,
-        format=DatasetFormat(dataset.format),
-        task_type=TaskType(dataset.task_type),
-        fingerprint=dataset.fingerprint,
-        problems=datasets.first_problems(dataset.problems) if dataset.status != "valid" else [],
-    )
-
-
-def _unregistered(request: JobRequest, path: str) -> Source:
-    """Look at a folder that a job names itself."""
-    found = datasets.look(
-        path,
-        format=DatasetFormat(request.dataset_format) if request.dataset_format else None,
-        task_type=TaskType(request.task_type),
-        field="dataset_path",
-    )
-    problems = [problem.to_json() for problem in found.problems]
-    return Source(
-        id=None,
-        name=found.path.name,
-        path=str(found.path),
-        format=found.format,
-        task_type=found.task_type,
-        fingerprint=found.fingerprint,
-        problems=[] if found.valid else datasets.first_problems(problems),
-    )
-
-
-def _check_source(request: JobRequest, source: Source, info: FrameworkInfo) -> None:
-    field = "dataset_id" if source.id is not None else "dataset_path"
-    if source.problems:
-        raise Invalid({field: ["The data set is invalid", *source.problems]})
-    formats = info.formats.get(TaskType(request.task_type), ())
-    if source.format not in formats:
-        wanted = " or ".join(formats)
-        raise Invalid(
-            {field: [f"{info.name} trains {request.task_type} on {wanted}, not {source.format}"]}
-        )
-    if source.task_type != request.task_type:
-        raise Invalid(
-            {"task_type": [f"The data set is for {source.task_type}, not {request.task_type}"]}
-        )
+def _check_initial_job(request: JobRequest, user: User) -> None:
+    """Raise Invalid where a job cannot begin with the weights of the one it names."""
+    number = request.initial_job_id
+    if number is None:
+        return
+    try:
+        first = get_job(number, user=user)
+    except NotFound as error:
+        raise Invalid({"initial_job_id": [str(error)]}) from None
+    for name in ("framework", "model_name", "task_type"):
+        theirs, wanted = getattr(first, name), getattr(request, name)
+        if theirs != wanted:
+            what = name.removesuffix("_name").removesuffix("_type")
+            message = f"Job {number} has the {what} {theirs}, not {wanted}: its weights do not fit"
+            raise Invalid({"initial_job_id": [message]})
+    if first.best_model_path is None:
+        message = f"Job {number} has no best model yet; name one that is completed"
+        raise Invalid({"initial_job_id": [message]})

@@ -50,7 +50,9 @@ class JobRequest(Body):
     dataset_path: Annotated[Lines, Field(min_length=1, max_length=4096)] | None = None
     dataset_format: FormatName | None = None
     epochs: int = Field(ge=1, le=10_000)
-    batch_size: int = Field(ge=1, le=4096)
+    batch_size: int = Field(
+        ge=0, le=4096, description="0: the largest that fits, found by trial on the worker"
+    )
     learning_rate: float = Field(gt=0, le=10)
     name: Name | None = Field(None, description="Default: made of the model and the data set")
     optimizer: Annotated[Line, Field(max_length=50)] | None = Field(
@@ -59,7 +61,14 @@ class JobRequest(Body):
     image_size: Annotated[int, Field(ge=16, le=4096)] | None = Field(
         None, description="Side in pixels; default: the model's own"
     )
-    pretrained: bool = False
+    pretrained: bool = Field(False, description="Begin with the weights its authors published")
+    initial_job_id: Id | None = Field(
+        None,
+        description=(
+            "Begin with the best weights of this job, which has the same framework, model and "
+            "task; goes before `pretrained`"
+        ),
+    )
     seed: int = Field(0, ge=0, le=2**32 - 1)
     device: Literal["auto", "cpu", "gpu"] = "auto"
     priority: Priority = DEFAULT_PRIORITY

@@ -29,6 +29,9 @@ _AS_THEY_ARE = (
     "optimizer",
     "image_size",
     "pretrained",
+    "initial_job_id",
+    "split_seed",
+    "val_share",
     "seed",
     "priority",
     "hyperparameters",
@@ -77,6 +80,12 @@ def progress(job: Job) -> dict[str, Any]:
     }
 
 
+def _batch_size_used(job: Job) -> int | None:
+    """Return the batch size that is trained with, None until the worker has found it."""
+    found = (job.decisions or {}).get("batch_size")
+    return int(found["value"]) if found else job.batch_size or None
+
+
 def _view(job: Job, wait: Wait) -> dict[str, Any]:
     seen = {name: getattr(job, name) for name in _AS_THEY_ARE}
     return seen | {
@@ -87,5 +96,7 @@ def _view(job: Job, wait: Wait) -> dict[str, Any]:
         "expected_start": wait.expected_start,
         "progress": progress(job),
         "metrics": job.latest_metrics or {},
+        "decisions": job.decisions or {},
+        "batch_size_used": _batch_size_used(job),
         "output_dir": str(output_dir(job.id)),
     }

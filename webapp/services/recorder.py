@@ -14,7 +14,7 @@ from sqlalchemy import Insert, Table, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from adapters.contract import ACCURACY_METRIC, TaskType
+from adapters.contract import TaskType, accuracy_metric
 from adapters.wire import Event, EventType, Outcome
 from webapp.extensions import db
 from webapp.models import Artifact, Attempt, Job, JobStatus, Metric
@@ -149,13 +149,12 @@ class _Batch:
         self._tell(event, job, "metrics", {"epoch": epoch, "values": values})
 
     def _note_best(self, job: Job, epoch: int, values: dict[str, float]) -> None:
-        name = ACCURACY_METRIC[TaskType(job.task_type)]
-        value = values.get(name)
-        if value is None:
+        name = accuracy_metric(TaskType(job.task_type), values)
+        if name is None:
             return
-        if job.best is None or value > job.best["value"]:
-            job.best = {"epoch": epoch, "metric": name, "value": value}
-            job.accuracy = value
+        if job.best is None or values[name] > job.best["value"]:
+            job.best = {"epoch": epoch, "metric": name, "value": values[name]}
+            job.accuracy = values[name]
 
     def _decided(self, event: Event, job: Job, attempt: Attempt) -> None:
         data = event.data

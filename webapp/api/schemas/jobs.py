@@ -85,6 +85,11 @@ class ErrorOut(Out):
     hint: str = ""
 
 
+class DecisionOut(Out):
+    value: float | str
+    why: str
+
+
 class JobOut(Out):
     id: int
     project_id: int
@@ -100,11 +105,15 @@ class JobOut(Out):
     dataset_format: FormatName
     dataset_fingerprint: str
     epochs: int
-    batch_size: int
+    batch_size: int = Field(description="0: the largest that fits")
+    batch_size_used: int | None = Field(description="Null until the worker has found it")
     learning_rate: float
     optimizer: str | None
     image_size: int | None
     pretrained: bool
+    initial_job_id: int | None = Field(description="The job whose best weights it begins with")
+    split_seed: int = Field(description="Of the rule that splits data without a val split")
+    val_share: float = Field(description="What that rule holds out of each class")
     seed: int
     device: str = Field(description="Where it trains; before that, what was asked for")
     device_requested: Literal["auto", "cpu", "gpu"]
@@ -120,8 +129,11 @@ class JobOut(Out):
     worker: str | None
     progress: ProgressOut
     metrics: dict[str, float] = Field(description="The latest value of each")
+    decisions: dict[str, DecisionOut] = Field(
+        description="What the worker chose that the job left open, or had to change"
+    )
     best: BestOut | None
-    accuracy: float | None = Field(description="Top-1 or mAP50 of the best epoch, 0..1")
+    accuracy: float | None = Field(description="The metric of `best`, 0..1")
     loss: float | None = Field(description="Validation loss of the last epoch")
     error: ErrorOut | None
     best_model_path: str | None

@@ -4,13 +4,14 @@
 import { keepFocus } from "./focus.js";
 import { capital, duration, number, percent } from "./format.js";
 
+// The first that an epoch tells is its accuracy; see accuracy_metric() in adapters/contract.py.
 const ACCURACY = {
-  image_classification: "top1",
-  object_detection: "map50",
-  instance_segmentation: "mask_map50",
-  semantic_segmentation: "mean_iou",
-  pose_estimation: "pose_map50",
-  oriented_detection: "map50",
+  image_classification: ["top1", "map"],
+  object_detection: ["map50"],
+  instance_segmentation: ["mask_map50"],
+  semantic_segmentation: ["mean_iou"],
+  pose_estimation: ["pose_map50"],
+  oriented_detection: ["map50"],
 };
 
 export function put(holder, field, text, title) {
@@ -44,16 +45,18 @@ export function showProgress(holder, progress) {
 
 // The job's accuracy is its best epoch's, its loss the last one's: as the recorder has it.
 export function showMetrics(holder, values) {
-  const accuracy = values[ACCURACY[holder.dataset.task]];
+  const metric = ACCURACY[holder.dataset.task]?.find((name) => values[name] != null);
+  const accuracy = values[metric];
   const best = holder.dataset.accuracy;
   if (accuracy != null && (best === undefined || best === "" || accuracy > Number(best))) {
-    showAccuracy(holder, accuracy);
+    showAccuracy(holder, accuracy, metric);
   }
   if (values.val_loss != null) put(holder, "loss", number(values.val_loss));
 }
 
-function showAccuracy(holder, accuracy) {
+function showAccuracy(holder, accuracy, metric) {
   holder.dataset.accuracy = accuracy ?? "";
+  put(holder, "metric", metric ?? "");
   put(holder, "accuracy", percent(accuracy), accuracy == null ? "" : String(accuracy));
 }
 
@@ -64,7 +67,7 @@ export function showWaiting(holder, job) {
 export function showJob(holder, job) {
   showStatus(holder, job.status, job.attempt);
   showProgress(holder, job.progress);
-  showAccuracy(holder, job.accuracy);
+  showAccuracy(holder, job.accuracy, job.best?.metric);
   put(holder, "loss", number(job.loss));
   showWaiting(holder, job);
   put(holder, "error", job.error?.message ?? "");

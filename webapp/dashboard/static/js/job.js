@@ -83,6 +83,9 @@ const stream = follow(
     log(event) {
       log.take(event);
     },
+    decided() {
+      refreshPanel("facts");
+    },
     artifact() {
       refreshPanel("artifacts");
     },

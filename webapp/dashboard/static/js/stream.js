@@ -3,7 +3,7 @@
 
 import { goToLogin, refreshSession } from "./api.js";
 
-const EVENTS = ["snapshot", "status", "progress", "metrics", "log", "artifact"];
+const EVENTS = ["snapshot", "status", "progress", "metrics", "decided", "load", "log", "artifact"];
 const REOPEN_MS = 3000;
 const HIDDEN_MS = 60_000;
 
