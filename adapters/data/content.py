@@ -13,12 +13,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from adapters.contract import DatasetFormat, TaskType
 from adapters.data.description import Problem
+
+if TYPE_CHECKING:  # so that a data set is read without numpy where no mask is asked for
+    import numpy as np
+    from numpy.typing import NDArray
 
 IGNORED = 255  # of a mask: pixels that belong to no class and count for nothing
 
@@ -58,17 +60,38 @@ class Sample:
     key: Path | int | None = None  # the reader's own: a label file, a mask, a COCO image's id
 
 
+@dataclass(frozen=True, slots=True)
+class Annotation:
+    """What a close look at one image's annotation told; nothing wrong is among its objects."""
+
+    sha256: str  # of what it says; empty where there is none
+    objects: tuple[Object, ...] = ()
+    classes: tuple[int, ...] = ()  # ids that occur, each once, of objects or of a mask's pixels
+    problems: tuple[Problem, ...] = ()
+
+
 @dataclass(frozen=True)
 class SplitRule:
-    """How images were split that came without a val split: by class, and in a seeded order."""
+    """How images are split that come without a val split: by class, and in a seeded order."""
 
     seed: int = 0
     val_share: float = 0.2
 
+    def in_words(self) -> str:
+        """Return the rule as a sentence for a person."""
+        return (
+            f"It comes without a val split: {self.val_share:.4g} of the images of each class, "
+            f"chosen by a hash of their names with the seed {self.seed}, are held out of train."
+        )
+
 
 @dataclass(frozen=True)
 class Content(ABC):
-    """A data set as its names and annotations tell it, for one task; no image was opened."""
+    """A data set as its names and annotations tell it, for one task; no image was opened.
+
+    Read for semantic segmentation from outlines, it has one class more, the last, 'background':
+    the pixels that no outline covers (unless a class has that name already).
+    """
 
     path: Path  # the folder that problems name files relative to
     format: DatasetFormat
@@ -93,4 +116,11 @@ class Content(ABC):
         """Return the class id of each pixel (height, width), IGNORED where there is none.
 
         For semantic segmentation. Raises DatasetError where the annotation cannot be read.
+        """
+
+    @abstractmethod
+    def check(self, sample: Sample, *, size: tuple[int, int] | None) -> Annotation:
+        """Look at the annotation of an image of this size; None: the image cannot be read.
+
+        Size is (width, height) in pixels, of the turned image. Raises nothing of its own.
         """

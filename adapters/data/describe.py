@@ -16,25 +16,18 @@ from pathlib import Path
 from typing import TypeVar
 
 from adapters.contract import DatasetFormat, TaskType
-from adapters.data import imagefolder, yolo
+from adapters.data import yolo
+from adapters.data.content import Annotation, Content, Sample
 from adapters.data.description import DatasetError, Description, Problem
 from adapters.data.files import error, relative_name, warning
 from adapters.data.fingerprint import Fingerprint
 from adapters.data.images import CheckedFile, check_image
 from adapters.data.problems import ProblemList
+from adapters.data.reading import scan
 from adapters.data.roots import is_inside, printable, unreadable_as_dataset_error
-from adapters.data.yolo_check import CheckedLabel, LabelRules, check_label
+from adapters.data.yolo_content import YoloContent
 from adapters.data.yolo_yaml import find_yaml, looks_like_yolo
 
-TASKS_OF_FORMAT: dict[DatasetFormat, tuple[TaskType, ...]] = {
-    DatasetFormat.IMAGEFOLDER: (TaskType.IMAGE_CLASSIFICATION,),
-    DatasetFormat.YOLO: (
-        TaskType.OBJECT_DETECTION,
-        TaskType.INSTANCE_SEGMENTATION,
-        TaskType.POSE_ESTIMATION,
-        TaskType.ORIENTED_DETECTION,
-    ),
-}
 _SMALLEST_YOLO_SIDE = 10  # pixels; Ultralytics leaves out smaller images
 _T = TypeVar("_T")
 _R = TypeVar("_R")
@@ -55,33 +48,44 @@ def describe(
     that can be read but is wrong has problems instead.
     """
     with unreadable_as_dataset_error(path):
-        return _describe(
+        content = scan(
             path,
-            chosen=format or detect_format(path),
+            format=format or detect_format(path),
             task_type=task_type,
             roots=roots,
-            threads=workers or os.cpu_count() or 1,
         )
+        return _describe(content, threads=workers or os.cpu_count() or 1)
 
 
-def _describe(
-    path: Path,
-    *,
-    chosen: DatasetFormat,
-    task_type: TaskType | None,
-    roots: Sequence[Path],
-    threads: int,
-) -> Description:
-    tasks = TASKS_OF_FORMAT.get(chosen)
-    if tasks is None:
-        raise DatasetError(f"data sets of the format '{chosen}' cannot be read by this version")
-    if task_type is not None and task_type not in tasks:
-        listed = " or ".join(tasks)
-        raise DatasetError(f"a data set of the format '{chosen}' is for {listed}, not {task_type}")
-    if chosen == DatasetFormat.IMAGEFOLDER:
-        return _describe_imagefolder(imagefolder.scan(path, roots=roots), threads=threads)
-    data = yolo.scan(path, roots=roots)
-    return _describe_yolo(data, task_type=task_type or data.task_type, threads=threads)
+def _describe(content: Content, *, threads: int) -> Description:
+    problems = ProblemList(content.problems)
+    fingerprint = Fingerprint(content.path)
+    fingerprint.add(content.format, *content.classes)
+    smallest = _SMALLEST_YOLO_SIDE if content.format == DatasetFormat.YOLO else 1
+
+    def check(sample: Sample) -> tuple[CheckedFile, Annotation]:
+        image = check_image(sample.image, base=content.path, smallest_side=smallest)
+        return image, content.check(sample, size=None)
+
+    objects: dict[str, Counter[int]] = {split: Counter() for split in content.splits}
+    for split, samples in content.splits.items():
+        for sample, (image, annotation) in zip(samples, _map(check, samples, threads), strict=True):
+            problems.extend(image.problems)
+            problems.extend(annotation.problems)
+            fingerprint.add(split, sample.image, image.sha256, annotation.sha256)
+            objects[split].update(thing.class_id for thing in annotation.objects)
+    if isinstance(content, YoloContent):
+        problems.extend(_without_objects(content, objects))
+        problems.extend(_labels_without_image(content.data))
+    return Description(
+        path=content.path,
+        format=content.format,
+        task_type=content.task_type,
+        classes=content.classes,
+        splits={split: len(samples) for split, samples in content.splits.items()},
+        problems=problems.result(),
+        fingerprint=fingerprint.result(),
+    )
 
 
 def detect_format(path: Path) -> DatasetFormat:
@@ -106,71 +110,6 @@ def detect_format(path: Path) -> DatasetFormat:
     return DatasetFormat.IMAGEFOLDER
 
 
-def _describe_imagefolder(data: imagefolder.ImageFolder, *, threads: int) -> Description:
-    problems = ProblemList(data.problems)
-    fingerprint = Fingerprint(data.path)
-    fingerprint.add("imagefolder", *data.classes)
-
-    def check(image: Path) -> CheckedFile:
-        return check_image(image, base=data.path)
-
-    for split, items in data.splits.items():
-        images = [image for image, _ in items]
-        for (image, label), checked in zip(items, _map(check, images, threads), strict=True):
-            problems.extend(checked.problems)
-            fingerprint.add(split, image, str(label), checked.sha256)
-    return Description(
-        path=data.path,
-        format=DatasetFormat.IMAGEFOLDER,
-        task_type=TaskType.IMAGE_CLASSIFICATION,
-        classes=data.classes,
-        splits={split: len(items) for split, items in data.splits.items()},
-        problems=problems.result(),
-        fingerprint=fingerprint.result(),
-    )
-
-
-def _describe_yolo(data: yolo.YoloData, *, task_type: TaskType, threads: int) -> Description:
-    problems = ProblemList(data.problems)
-    fingerprint = Fingerprint(data.path)
-    fingerprint.add("yolo", *data.names)
-    if task_type == TaskType.POSE_ESTIMATION and data.keypoints is None:
-        raise DatasetError(
-            f"'{data.yaml_path.name}' lacks 'kpt_shape', which pose estimation needs"
-        )
-    keypoints = data.keypoints if task_type == TaskType.POSE_ESTIMATION else None
-    rules = LabelRules(len(data.names), task_type, keypoints)
-
-    def check(image: Path) -> tuple[CheckedFile, CheckedLabel | None]:
-        checked = check_image(image, base=data.path, smallest_side=_SMALLEST_YOLO_SIDE)
-        label = data.find_label(image)
-        if label is None:
-            return checked, None
-        return checked, check_label(label, base=data.path, rules=rules)
-
-    objects: dict[str, Counter[int]] = {split: Counter() for split in data.splits}
-    for split, images in data.splits.items():
-        for image, (checked, label) in zip(images, _map(check, images, threads), strict=True):
-            problems.extend(checked.problems)
-            fingerprint.add(split, image, checked.sha256, label.sha256 if label else "")
-            if label is None:
-                problems.extend([_without_label(image, data)])
-            else:
-                objects[split] += label.objects
-                problems.extend(label.problems)
-    problems.extend(_without_objects(data, objects))
-    problems.extend(_labels_without_image(data))
-    return Description(
-        path=data.path,
-        format=DatasetFormat.YOLO,
-        task_type=task_type,
-        classes=data.names,
-        splits={split: len(images) for split, images in data.splits.items()},
-        problems=problems.result(),
-        fingerprint=fingerprint.result(),
-    )
-
-
 def _map(check: Callable[[_T], _R], items: Sequence[_T], threads: int) -> Iterator[_R]:
     """Yield check(item) of all items in their order. Decoding and hashing let other threads run."""
     if threads == 1:
@@ -182,20 +121,13 @@ def _map(check: Callable[[_T], _R], items: Sequence[_T], threads: int) -> Iterat
             yield from pool.map(check, items[start : start + 1024])
 
 
-def _without_label(image: Path, data: yolo.YoloData) -> Problem:
-    name = relative_name(image, data.path)
-    expected = relative_name(data.label(image), data.path)
-    message = f"'{name}' has no label '{expected}' and counts as background"
-    return warning("image_without_label", message, file=name)
-
-
-def _without_objects(data: yolo.YoloData, objects: dict[str, Counter[int]]) -> Iterator[Problem]:
+def _without_objects(data: Content, objects: dict[str, Counter[int]]) -> Iterator[Problem]:
     for split in ("train", "val"):
         if data.splits.get(split) and not objects[split]:
             message = f"no image of '{split}' has a good label; labels/ must mirror images/"
             yield error("no_labels", message)
     if objects.get("train"):
-        for number, name in enumerate(data.names):
+        for number, name in enumerate(data.classes):
             if not objects["train"][number]:
                 message = f"class {number} ('{name}') has no object in 'train'"
                 yield warning("class_without_objects", message)

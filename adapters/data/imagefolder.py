@@ -2,17 +2,24 @@
 
 Classes are the names of the class folders of all splits together, in natural order ('2' before
 '10'), so the id of a class does not depend on which split has it. Images may lie deeper below
-their class folder. 'valid' and 'validation' mean 'val'. Where there are only class folders, every
-fifth image of each class, by name, is validation: the same images at each reading.
+their class folder. 'valid' and 'validation' mean 'val'. Where there is no val folder, images are
+held out of train by :mod:`adapters.data.split`.
+
+A split's folder, or the data set's own, may hold a labels.csv in place of class folders: then an
+image may have any number of classes. See :mod:`adapters.data.labels_csv`.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from adapters.contract import DatasetFormat, TaskType
+from adapters.data.content import Annotation, Content, Object, Sample, SplitRule
 from adapters.data.description import DatasetError, Problem, Severity
 from adapters.data.files import (
     class_name,
@@ -23,7 +30,13 @@ from adapters.data.files import (
     subfolders,
     warning,
 )
+from adapters.data.labels_csv import LABELS_CSV, has_labels_csv, read_labels_csv
 from adapters.data.roots import printable, real_paths, unreadable_as_dataset_error
+from adapters.data.split import hold_out
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 SPLIT_FOLDERS = {
     "train": "train",
@@ -32,133 +45,168 @@ SPLIT_FOLDERS = {
     "validation": "val",
     "test": "test",
 }
-HELD_OUT_EVERY = 5  # of class folders without splits, one image in so many is validation
+SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
-class ImageFolder:
-    """An image folder as its folders and names tell it; no image was opened."""
+class ImageFolderContent(Content):
+    """Images with classes and nothing else."""
 
-    path: Path
-    classes: tuple[str, ...]
-    splits: dict[str, list[tuple[Path, int]]]  # train, val, test: images with their class ids
-    problems: tuple[Problem, ...] = ()
+    def objects(self, sample: Sample) -> list[Object]:
+        raise DatasetError("an image folder names classes of images and has no objects in them")
 
+    def mask(self, sample: Sample) -> NDArray[np.uint8]:
+        raise DatasetError("an image folder names classes of images and has no masks")
 
-def read(path: Path, *, roots: Sequence[Path] = ()) -> ImageFolder:
-    """Read an image folder that can be trained on.
-
-    Links must stay in the folder or in ``roots``. Raises DatasetError with the first error that
-    the names alone show.
-    """
-    data = scan(path, roots=roots)
-    for problem in data.problems:
-        if problem.severity == Severity.ERROR:
-            raise DatasetError(problem.message)
-    return data
+    def check(self, sample: Sample, *, size: tuple[int, int] | None) -> Annotation:
+        names = "|".join(self.classes[label] for label in sample.classes)
+        return Annotation(hashlib.sha256(names.encode()).hexdigest(), classes=sample.classes)
 
 
-def scan(path: Path, *, roots: Sequence[Path] = ()) -> ImageFolder:
+def scan(
+    path: Path, *, split_rule: SplitRule | None = None, roots: Sequence[Path] = ()
+) -> ImageFolderContent:
     """Read an image folder with all that its names show to be wrong.
 
-    Raises DatasetError where there is no image folder at all.
+    Links must stay in the folder or in ``roots``. Raises DatasetError where there is no image
+    folder at all.
     """
     with unreadable_as_dataset_error(path):
-        return _scan(Path(os.path.realpath(path)), roots)
+        return _Scan(Path(os.path.realpath(path)), roots).content(split_rule or SplitRule())
 
 
-def _scan(base: Path, roots: Sequence[Path]) -> ImageFolder:
-    shown = printable(str(base))
-    if not base.is_dir():
-        raise DatasetError(f"'{shown}' is not a folder")
-    allowed = real_paths([base, *roots])
-    folders, rest = subfolders(base, base=base, allowed=allowed)
-    problems = list(rest.problems)
-    problems += [_image_without_class(image, base) for image in rest.images]
-    split_folders = [f for f in folders if f.name.lower() in SPLIT_FOLDERS]
-    if split_folders:
-        problems += [_no_split(f, base) for f in folders if f not in split_folders]
-        found = _read_splits(split_folders, base=base, allowed=allowed, problems=problems)
-    else:
-        found = _split_classes(_read_classes(folders, base, allowed, problems))
-    if not any(found.values()):
-        raise DatasetError(
-            f"no class folders in '{shown}'; an image folder has train/<class>/… and val/<class>/…"
-        )
-    classes = sorted({name for split in found.values() for name in split}, key=natural_key)
-    problems += _missing_parts(found, classes)
-    return ImageFolder(base, tuple(classes), _with_ids(found, classes), tuple(problems))
+class _Scan:
+    """Reads an image folder, collecting what is wrong with it."""
 
+    def __init__(self, base: Path, roots: Sequence[Path]) -> None:
+        if not base.is_dir():
+            raise DatasetError(f"'{printable(str(base))}' is not a folder")
+        self._base = base
+        self._allowed = real_paths([base, *roots])
+        self._problems: list[Problem] = []
+        self._with_csv: list[str] = []  # splits that have a labels.csv
+        self._with_folders: list[str] = []
 
-# {class name: its images}, of one split
-_Classes = dict[str, list[Path]]
-
-
-def _read_splits(
-    folders: Sequence[Path], *, base: Path, allowed: Sequence[str], problems: list[Problem]
-) -> dict[str, _Classes]:
-    found: dict[str, _Classes] = {}
-    for folder in folders:
-        split = SPLIT_FOLDERS[folder.name.lower()]
-        name = relative_name(folder, base)
-        if split in found:
-            message = f"'{name}' is a second folder of the split '{split}'; keep one of them"
-            problems.append(error("split_twice", message, file=name))
-            continue
-        class_folders, rest = subfolders(folder, base=base, allowed=allowed)
-        problems += rest.problems
-        problems += [_image_without_class(image, base) for image in rest.images]
-        found[split] = _read_classes(class_folders, base, allowed, problems)
-    return {split: found[split] for split in ("train", "val", "test") if split in found}
-
-
-def _read_classes(
-    folders: Sequence[Path], base: Path, allowed: Sequence[str], problems: list[Problem]
-) -> _Classes:
-    classes: _Classes = {}
-    for folder in folders:
-        listing = list_images(folder, base=base, allowed=allowed)
-        problems += listing.problems
-        if not listing.images:
-            name = relative_name(folder, base)
-            message = f"class folder '{name}' holds no image; fill it or remove it"
-            problems.append(error("empty_class", message, file=name))
-        classes.setdefault(class_name(folder.name), []).extend(listing.images)
-    return classes
-
-
-def _split_classes(classes: _Classes) -> dict[str, _Classes]:
-    if not classes:
-        return {}
-    nth = HELD_OUT_EVERY
-    held_out = {name: images[nth - 1 :: nth] for name, images in classes.items()}
-    kept = {
-        name: [image for i, image in enumerate(images) if i % nth != nth - 1]
-        for name, images in classes.items()
-    }
-    return {"train": kept, "val": held_out}
-
-
-def _missing_parts(found: dict[str, _Classes], classes: Sequence[str]) -> list[Problem]:
-    problems = []
-    for split in ("train", "val"):
-        if not any(found.get(split, {}).values()):
-            message = (
-                f"no image in the split '{split}'; put images in {split}/<class>/, or leave out "
-                "the split folders and every fifth image will be validation"
+    def content(self, rule: SplitRule) -> ImageFolderContent:
+        found = self._splits()
+        if not any(found.values()):
+            raise DatasetError(
+                f"no class folders in '{printable(str(self._base))}'; an image folder has "
+                f"train/<class>/… and val/<class>/…, or a {LABELS_CSV} that names its images"
             )
-            problems.append(error(f"no_{split}_split", message))
-    if len(classes) == 1:
-        message = f"only one class, '{classes[0]}'; a classifier needs at least two"
-        problems.append(error("single_class", message))
-    # An empty folder was told of as such; here it is only about classes that have images elsewhere.
-    for split, present in found.items():
-        if not any(present.values()):
-            continue
-        for name in classes:
-            if not present.get(name) and any(found[s].get(name) for s in found):
-                problems.append(_missing_class(name, split))
-    return problems
+        if self._with_csv and self._with_folders:
+            message = (
+                f"'{self._with_csv[0]}' has a {LABELS_CSV} and '{self._with_folders[0]}' has none; "
+                "give each split one, or none"
+            )
+            self._problems.append(error("labels_csv_missing", message))
+        classes = sorted(
+            {n for items in found.values() for _, ns in items for n in ns}, key=natural_key
+        )
+        splits = _with_ids(found, classes)
+        held_out = bool(splits.get("train")) and "val" not in splits
+        if held_out:
+            splits |= hold_out(splits["train"], base=self._base, rule=rule)
+        splits = {split: splits[split] for split in SPLITS if split in splits}
+        self._missing_parts(splits, classes)
+        return ImageFolderContent(
+            path=self._base,
+            format=DatasetFormat.IMAGEFOLDER,
+            task_type=TaskType.IMAGE_CLASSIFICATION,
+            task_types=(TaskType.IMAGE_CLASSIFICATION,),
+            classes=tuple(classes),
+            splits=splits,
+            multi_label=bool(self._with_csv),
+            split_rule=rule if held_out else None,
+            problems=tuple(self._problems),
+        )
+
+    def _splits(self) -> dict[str, _Named]:
+        """Return the images of each split with the names of their classes."""
+        folders, rest = subfolders(self._base, base=self._base, allowed=self._allowed)
+        split_folders = [f for f in folders if f.name.lower() in SPLIT_FOLDERS]
+        if not split_folders:
+            self._rest(rest.images, rest.problems, folder=self._base)
+            return {"train": self._split("train", self._base, folders)}
+        self._rest(rest.images, rest.problems, folder=None)
+        self._problems += [self._no_split(f) for f in folders if f not in split_folders]
+        found: dict[str, _Named] = {}
+        for folder in split_folders:
+            split = SPLIT_FOLDERS[folder.name.lower()]
+            if split in found:
+                name = relative_name(folder, self._base)
+                message = f"'{name}' is a second folder of the split '{split}'; keep one of them"
+                self._problems.append(error("split_twice", message, file=name))
+                continue
+            inner, rest = subfolders(folder, base=self._base, allowed=self._allowed)
+            self._rest(rest.images, rest.problems, folder=folder)
+            found[split] = self._split(split, folder, inner)
+        return found
+
+    def _split(self, split: str, folder: Path, inner: Sequence[Path]) -> _Named:
+        if has_labels_csv(folder):
+            self._with_csv.append(split)
+            named, problems = read_labels_csv(folder, base=self._base, allowed=self._allowed)
+            self._problems += problems
+            return named
+        classes = self._classes(inner)
+        if classes:
+            self._with_folders.append(split)
+        return [(image, (name,)) for image, name in classes]
+
+    def _classes(self, folders: Sequence[Path]) -> list[tuple[Path, str]]:
+        found: list[tuple[Path, str]] = []
+        for folder in folders:
+            listing = list_images(folder, base=self._base, allowed=self._allowed)
+            self._problems += listing.problems
+            if not listing.images:
+                name = relative_name(folder, self._base)
+                message = f"class folder '{name}' holds no image; fill it or remove it"
+                self._problems.append(error("empty_class", message, file=name))
+            found += [(image, class_name(folder.name)) for image in listing.images]
+        return found
+
+    def _rest(
+        self, images: Sequence[Path], problems: Sequence[Problem], *, folder: Path | None
+    ) -> None:
+        """Take up what lies beside the class folders; a labels.csv tells of images itself."""
+        if folder is not None and has_labels_csv(folder):
+            return
+        self._problems += problems
+        self._problems += [self._image_without_class(image) for image in images]
+
+    def _missing_parts(self, splits: dict[str, list[Sample]], classes: Sequence[str]) -> None:
+        for split in ("train", "val"):
+            if not splits.get(split):
+                message = (
+                    f"no image in the split '{split}'; put images in {split}/<class>/, or leave "
+                    "out the folder 'val' and images are held out of train"
+                )
+                self._problems.append(error(f"no_{split}_split", message))
+        if len(classes) == 1 and not self._with_csv:
+            message = f"only one class, '{classes[0]}'; a classifier needs at least two"
+            self._problems.append(error("single_class", message))
+        if not classes:
+            self._problems.append(error("no_labels", "no image has a class"))
+        for split, samples in splits.items():
+            present = {label for sample in samples for label in sample.classes}
+            # An empty folder was told of as such.
+            absent = set(range(len(classes))) - present if samples else set()
+            self._problems += [_missing_class(classes[label], split) for label in sorted(absent)]
+
+    def _image_without_class(self, path: Path) -> Problem:
+        name = relative_name(path, self._base)
+        message = f"image '{name}' lies in no class folder and is passed over"
+        return warning("image_without_class", message, file=name)
+
+    def _no_split(self, folder: Path) -> Problem:
+        name = relative_name(folder, self._base)
+        message = f"folder '{name}' is beside the split folders but is no split, and is passed over"
+        return warning("unknown_folder", message, file=name)
+
+
+# Images with the names of their classes.
+_Named = list[tuple[Path, tuple[str, ...]]]
 
 
 def _missing_class(name: str, split: str) -> Problem:
@@ -168,22 +216,36 @@ def _missing_class(name: str, split: str) -> Problem:
     return warning("missing_class_in_split", f"{message}, so it is not measured there")
 
 
-def _with_ids(
-    found: dict[str, _Classes], classes: Sequence[str]
-) -> dict[str, list[tuple[Path, int]]]:
-    return {
-        split: [(image, i) for i, name in enumerate(classes) for image in present.get(name, ())]
-        for split, present in found.items()
+def _with_ids(found: dict[str, _Named], classes: Sequence[str]) -> dict[str, list[Sample]]:
+    """Return samples by class and, within one, by name; by name where there are several."""
+    ids = {name: number for number, name in enumerate(classes)}
+    splits = {}
+    for split, items in found.items():
+        samples = [Sample(image, tuple(sorted(ids[n] for n in names))) for image, names in items]
+        if all(len(sample.classes) == 1 for sample in samples):
+            samples.sort(key=lambda sample: sample.classes)
+        splits[split] = samples
+    return splits
+
+
+@dataclass(frozen=True)
+class ImageFolder:
+    """An image folder of single classes in the form of (image, class id)."""
+
+    path: Path
+    classes: tuple[str, ...]
+    splits: dict[str, list[tuple[Path, int]]]
+    problems: tuple[Problem, ...] = ()
+
+
+def read(path: Path, *, roots: Sequence[Path] = ()) -> ImageFolder:
+    """Read an image folder. Raises DatasetError with the first error that the names show."""
+    content = scan(path, roots=roots)
+    for problem in content.problems:
+        if problem.severity == Severity.ERROR:
+            raise DatasetError(problem.message)
+    splits = {
+        split: [(sample.image, sample.classes[0]) for sample in samples]
+        for split, samples in content.splits.items()
     }
-
-
-def _image_without_class(path: Path, base: Path) -> Problem:
-    name = relative_name(path, base)
-    message = f"image '{name}' lies in no class folder and is passed over"
-    return warning("image_without_class", message, file=name)
-
-
-def _no_split(folder: Path, base: Path) -> Problem:
-    name = relative_name(folder, base)
-    message = f"folder '{name}' is beside the split folders but is no split, and is passed over"
-    return warning("unknown_folder", message, file=name)
+    return ImageFolder(content.path, content.classes, splits, content.problems)

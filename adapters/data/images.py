@@ -11,7 +11,7 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from adapters.data.description import Problem
+from adapters.data.description import DatasetError, Problem
 from adapters.data.files import error, relative_name, warning
 from adapters.data.roots import printable
 
@@ -29,6 +29,8 @@ _SUFFIXES_OF_FORMAT = {
 FORMATS = tuple(_SUFFIXES_OF_FORMAT)
 MAX_IMAGE_BYTES = 512 * 1024 * 1024
 MAX_IMAGE_PIXELS = 80_000_000  # just below where Pillow warns of a decompression bomb
+_ORIENTATION = 0x0112  # the EXIF tag; 5 to 8 exchange width and height
+_QUARTER_TURNS = (5, 6, 7, 8)
 _TOO_LARGE = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 
@@ -61,6 +63,23 @@ def check_image(path: Path, *, base: Path, smallest_side: int = 1) -> CheckedFil
         message = f"'{name}' cannot be read as an image: {_reason(failure, content)}"
         problems = [error("unreadable_image", message, file=name)]
     return CheckedFile(sha256, tuple(problems))
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Return the width and height of an image, turned as its camera said; decodes nothing.
+
+    Raises DatasetError where it cannot be read.
+    """
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            width, height = image.size
+            turned = image.getexif().get(_ORIENTATION, 1) in _QUARTER_TURNS
+    except MemoryError:
+        raise
+    except Exception as failure:  # on hostile bytes decoders raise anything, from IndexError on
+        reason = printable(str(failure))[:200]
+        raise DatasetError(f"image '{printable(str(path))}' cannot be read: {reason}") from failure
+    return (height, width) if turned else (width, height)
 
 
 def read_limited(path: Path, *, limit: int) -> bytes:

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from adapters.contract import DatasetFormat, TaskType, TrainingJob
-from adapters.data import imagefolder, yolo
-from adapters.data.content import Content, Object, Sample, SplitRule
-from adapters.data.description import DatasetError
+from adapters.data import imagefolder, yolo_content
+from adapters.data.content import Content, SplitRule
+from adapters.data.description import DatasetError, Severity
+
+TASKS_OF_FORMAT: dict[DatasetFormat, tuple[TaskType, ...]] = {
+    DatasetFormat.IMAGEFOLDER: (TaskType.IMAGE_CLASSIFICATION,),
+    DatasetFormat.YOLO: (
+        TaskType.OBJECT_DETECTION,
+        TaskType.INSTANCE_SEGMENTATION,
+        TaskType.POSE_ESTIMATION,
+        TaskType.ORIENTED_DETECTION,
+        TaskType.SEMANTIC_SEGMENTATION,
+        TaskType.IMAGE_CLASSIFICATION,
+    ),
+}
 
 
 def read_for(job: TrainingJob) -> Content:
@@ -38,41 +46,35 @@ def read(
     Raises DatasetError where it cannot be read, or not for that task, and with the first error
     that its names, lists and annotation files show.
     """
+    content = scan(path, format=format, task_type=task_type, split_rule=split_rule, roots=roots)
+    for problem in content.problems:
+        if problem.severity == Severity.ERROR:
+            raise DatasetError(problem.message)
+    if task_type not in content.task_types:
+        listed = " or ".join(content.task_types)
+        raise DatasetError(f"this {format} data set is for {listed}, not {task_type}")
+    return content
+
+
+def scan(
+    path: Path,
+    *,
+    format: DatasetFormat,
+    task_type: TaskType | None = None,
+    split_rule: SplitRule | None = None,
+    roots: Sequence[Path] = (),
+) -> Content:
+    """Read a data set with all that is wrong with its names, lists and annotation files.
+
+    Without a task, for the one it is made for. Raises DatasetError where it cannot be read, or
+    where no data set of its format can be for that task.
+    """
+    tasks = TASKS_OF_FORMAT.get(format)
+    if tasks is None:
+        raise DatasetError(f"data sets of the format '{format}' cannot be read by this version")
+    if task_type is not None and task_type not in tasks:
+        listed = " or ".join(tasks)
+        raise DatasetError(f"a data set of the format '{format}' is for {listed}, not {task_type}")
     if format == DatasetFormat.IMAGEFOLDER:
-        folder = imagefolder.read(path, roots=roots)
-        return _Classified(
-            path=folder.path,
-            format=format,
-            task_type=task_type,
-            task_types=(TaskType.IMAGE_CLASSIFICATION,),
-            classes=folder.classes,
-            splits={
-                split: [Sample(image, classes=(label,)) for image, label in items]
-                for split, items in folder.splits.items()
-            },
-            problems=folder.problems,
-        )
-    if format == DatasetFormat.YOLO:
-        data = yolo.read(path, roots=roots)
-        return _Classified(
-            path=data.path,
-            format=format,
-            task_type=task_type,
-            task_types=(data.task_type,),
-            classes=data.names,
-            splits={
-                split: [Sample(image, key=data.find_label(image)) for image in images]
-                for split, images in data.splits.items()
-            },
-            problems=data.problems,
-        )
-    raise DatasetError(f"data sets of the format '{format}' cannot be read by this version")
-
-
-@dataclasses.dataclass(frozen=True)
-class _Classified(Content):
-    def objects(self, sample: Sample) -> list[Object]:
-        raise DatasetError(f"'{self.path}' has no objects")
-
-    def mask(self, sample: Sample) -> NDArray[np.uint8]:
-        raise DatasetError(f"'{self.path}' has no masks")
+        return imagefolder.scan(path, split_rule=split_rule, roots=roots)
+    return yolo_content.scan(path, task_type=task_type, split_rule=split_rule, roots=roots)

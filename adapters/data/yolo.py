@@ -43,6 +43,8 @@ class YoloData:
     task_type: TaskType
     keypoints: tuple[int, int] | None  # number and dimensions, of a pose data set
     allowed: tuple[str, ...]  # real folders that the data set may reach into
+    flip: tuple[int, ...] = ()  # the point that each keypoint becomes in a mirror image
+    keypoint_names: tuple[str, ...] = ()
     problems: tuple[Problem, ...] = ()
 
     def label(self, image: Path) -> Path:
@@ -106,6 +108,8 @@ def _scan(given: Path, roots: Sequence[Path]) -> YoloData:
         task_type=detect_task(labels, keypoints=description.keypoints),
         keypoints=description.keypoints,
         allowed=allowed,
+        flip=description.flip,
+        keypoint_names=description.keypoint_names,
         problems=(*problems, *outside),
     )
 
@@ -232,6 +236,8 @@ def _missing_splits(
     problems = []
     shown = relative_name(description.path, base)
     for split in ("train", "val"):
+        if split == "val" and split not in splits:
+            continue  # it is held out of train
         if not splits.get(split):
             message = f"no image in the split '{split}'; name its folder as '{split}' in '{shown}'"
             problems.append(error(f"no_{split}_split", message, file=shown))

@@ -16,6 +16,7 @@ from adapters.data.files import error, relative_name
 from adapters.data.roots import is_inside
 
 _PEEKED_LABELS = 50  # label files looked at to tell boxes from polygons
+_PEEKED_LINES = 50  # of each
 
 
 def label_path(image: Path, allowed: Sequence[str]) -> Path:
@@ -50,22 +51,28 @@ def labels_outside(
 
 
 def detect_task(labels: Iterable[Path], *, keypoints: tuple[int, int] | None) -> TaskType:
-    """Tell what labels are for: keypoints are declared in the yaml, polygons seen in the labels."""
+    """Tell what labels are made for.
+
+    Keypoints are declared in the yaml, outlines seen in the labels: where all have four points,
+    they are the corners of oriented boxes.
+    """
     if keypoints is not None:
         return TaskType.POSE_ESTIMATION
-    for columns in _first_columns(islice(labels, _PEEKED_LABELS)):
-        if columns == 5:
-            return TaskType.OBJECT_DETECTION
-        if columns >= 7:
-            return TaskType.INSTANCE_SEGMENTATION
-    return TaskType.OBJECT_DETECTION
+    columns = [
+        count for path in islice(labels, _PEEKED_LABELS) for count in _columns_of_lines(path)
+    ]
+    if not columns or columns[0] < 7:
+        return TaskType.OBJECT_DETECTION
+    if set(columns) == {9}:
+        return TaskType.ORIENTED_DETECTION
+    return TaskType.INSTANCE_SEGMENTATION
 
 
-def _first_columns(labels: Iterable[Path]) -> Iterator[int]:
-    for path in labels:
-        if not path.is_file():
-            continue
-        with path.open(encoding="utf-8", errors="replace") as file:
-            columns = file.readline(100_000).split()
-        if columns:
-            yield len(columns)
+def _columns_of_lines(path: Path) -> Iterator[int]:
+    if not path.is_file():
+        return
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for _ in range(_PEEKED_LINES):
+            columns = len(file.readline(100_000).split())
+            if columns:
+                yield columns

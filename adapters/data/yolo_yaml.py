@@ -29,6 +29,8 @@ class YoloYaml:
     root: str  # 'path' in the file; empty: the folder of the file
     splits: dict[str, tuple[str, ...]]  # train, val, test: folders or .txt lists
     keypoints: tuple[int, int] | None  # number and dimensions, of a pose data set
+    flip: tuple[int, ...]
+    keypoint_names: tuple[str, ...]
     problems: tuple[Problem, ...]
 
 
@@ -68,12 +70,15 @@ def read_yaml(path: Path, *, base: Path) -> YoloYaml:
         message = f"'download' in '{shown}' is never run; the images must be there already"
         problems.append(warning("download_ignored", message, file=shown))
     names = _names(content, shown, problems)
+    keypoints = _keypoints(content, shown)
     return YoloYaml(
         path=path,
         names=names,
         root=_text(content.get("path", ""), key="path", shown=shown),
         splits=_splits(content, shown),
-        keypoints=_keypoints(content, shown),
+        keypoints=keypoints,
+        flip=_flip(content, shown, keypoints),
+        keypoint_names=_keypoint_names(content, shown, keypoints, problems),
         problems=tuple(problems),
     )
 
@@ -190,6 +195,45 @@ def _keypoints(content: dict[str, Any], shown: str) -> tuple[int, int] | None:
         if number >= 1 and dimensions in (2, 3):
             return number, dimensions
     raise DatasetError(f"'kpt_shape' in '{shown}' must be [number of points, 2 or 3]")
+
+
+def _flip(
+    content: dict[str, Any], shown: str, keypoints: tuple[int, int] | None
+) -> tuple[int, ...]:
+    given = content.get("flip_idx", "")
+    if given in ("", []) or keypoints is None:
+        return ()
+    numbers = [
+        int(part) if isinstance(part, str) and part.isdecimal() and len(part) < 5 else -1
+        for part in (given if isinstance(given, list) else ())
+    ]
+    if sorted(numbers) != list(range(keypoints[0])):
+        raise DatasetError(
+            f"'flip_idx' in '{shown}' must name each of the {keypoints[0]} points once, from 0"
+        )
+    return tuple(numbers)
+
+
+def _keypoint_names(
+    content: dict[str, Any],
+    shown: str,
+    keypoints: tuple[int, int] | None,
+    problems: list[Problem],
+) -> tuple[str, ...]:
+    given = content.get("kpt_names", "")
+    if given in ("", []) or keypoints is None:
+        return ()
+    if isinstance(given, dict):  # a list a class; all classes have the same points
+        given = next(iter(given.values()), "")
+    if (
+        isinstance(given, list)
+        and len(given) == keypoints[0]
+        and all(isinstance(name, str) for name in given)
+    ):
+        return tuple(printable(name) for name in given)
+    message = f"'kpt_names' in '{shown}' must be a list of {keypoints[0]} names; it is passed over"
+    problems.append(warning("keypoint_names", message, file=shown))
+    return ()
 
 
 def _text(value: Any, *, key: str, shown: str) -> str:
