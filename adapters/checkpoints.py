@@ -1,48 +1,19 @@
-"""Files that must never be found half written, and checkpoints that run no code when read.
-
-A file is written under a temporary name beside its own, forced to the disk, and renamed: whatever
-dies at whatever moment, the old file or the new one is there, whole.
-"""
+"""Checkpoints that are never found half written, and that run no code when they are read."""
 
 from __future__ import annotations
 
-import os
 import pickle
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 
 from adapters.contract import ErrorKind, TrainingError
+from adapters.files import remove_leftovers, write_atomically
 
-_TEMPORARY = ".writing"
-
-
-def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Create or replace a file with what ``write`` puts into the stream it is given.
-
-    Raises OSError where the disk is full or the folder cannot be written; the old file stays.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{_TEMPORARY}")
-    try:
-        with temporary.open("wb") as stream:
-            write(stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Remove what writers left that were killed in the middle of a file."""
-    for leftover in folder.glob(f".*{_TEMPORARY}"):
-        leftover.unlink(missing_ok=True)
+__all__ = ["load_checkpoint", "remove_leftovers", "save_checkpoint", "write_atomically"]
 
 
 def save_checkpoint(path: Path, state: Mapping[str, Any], *, format: str) -> None:
@@ -78,15 +49,6 @@ def _check_sums(path: Path) -> None:
         damaged = archive.testzip()
     if damaged is not None:
         raise zipfile.BadZipFile(f"'{damaged}' in it does not match its sum")
-
-
-def _sync_folder(folder: Path) -> None:
-    """Force a rename to the disk, so that it also outlives a loss of power."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _first_line(error: Exception) -> str:
