@@ -7,10 +7,10 @@ export VENV
 export MODELYARD_HOME ?= $(CURDIR)/.modelyard
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev up demo test check lint format types unit integration catalog clean distclean
+.PHONY: help install install-dev up demo test check lint format types unit integration bench-recorder catalog clean distclean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: ## Make the environment in .venv, with the command .venv/bin/modelyard
 	@scripts/install run
@@ -45,6 +45,10 @@ integration: install-dev
 format: install-dev ## Format the code and mend what the linter can
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
+
+bench-recorder: install-dev ## Measure how fast the recorder catches up, on both databases
+	@scripts/test-needs
+	@PYTHONPATH=. $(BIN)/python scripts/bench-recorder
 
 catalog: ## Make the lists of models anew, after a framework's version has changed
 	@$(BIN)/python -m adapters.catalog_build

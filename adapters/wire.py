@@ -4,6 +4,8 @@ modelyard:events            stream: every event of every attempt, field 'event' 
 modelyard:lease:<job>       string '<attempt>:<worker>', expires: the right to train the job
 modelyard:fence:<job>       integer: attempts below it may not (go on to) train
 modelyard:cancel:<job>      string '<attempt>:<mode>': a person's cancel
+modelyard:replay:<job>      string '<attempt>:<seq>': events from seq on are to be published again
+modelyard:recorder          string: the recorder whose turn it is to record and to reap, expires
 modelyard:workers           sorted set: worker name by the time it was last seen
 modelyard:worker:<name>     string: JSON of what the worker is and does, expires
 modelyard:drain:<name>      string: the worker takes no new job
@@ -24,11 +26,16 @@ from adapters.contract import ContractError
 TRAIN_TASK = "modelyard.train"  # the Celery name of the one training task
 
 EVENT_STREAM = "modelyard:events"
+JOURNAL_NAME = "events.jsonl"  # in the job's output folder: every event, before it is published
 RECORDER_GROUP = "recorder"
+RECORDER_TURN_KEY = "modelyard:recorder"
 WORKERS_KEY = "modelyard:workers"
 
 LEASE_SECONDS = 30.0
 LEASE_RENEWAL_SECONDS = 10.0
+# A child pauses so long before its lease can end in Redis: whoever starts the next attempt then
+# starts it after the pause, whatever the two hosts and the network were busy with.
+LEASE_MARGIN_SECONDS = 3.0
 FENCE_TTL_SECONDS = 90 * 24 * 3600  # longer than any message can wait
 WORKER_HEARTBEAT_SECONDS = 5.0
 WORKER_TTL_SECONDS = 30.0
@@ -47,6 +54,10 @@ def fence_key(job_id: int) -> str:
 
 def cancel_key(job_id: int) -> str:
     return f"modelyard:cancel:{job_id}"
+
+
+def replay_key(job_id: int) -> str:
+    return f"modelyard:replay:{job_id}"
 
 
 def worker_key(name: str) -> str:
@@ -74,7 +85,9 @@ def broker_priority(priority: int) -> int:
 
 class EventType(StrEnum):
     STARTED = "started"  # {worker, host, device, versions, resumed}
-    PROGRESS = "progress"  # {epoch, epochs, step, steps, percent, eta_seconds, images_per_second}
+    # {epoch, epochs, step, steps, phase, percent, eta_seconds, images_per_second,
+    # device_memory_bytes}
+    PROGRESS = "progress"
     METRICS = "metrics"  # {epoch, step, values}
     DECIDED = "decided"  # {name, value, why}: what the adapter chose that the job left open
     LOAD = "load"  # {cpu_percent, memory_bytes, gpu_percent, gpu_memory_bytes} of the child

@@ -31,28 +31,36 @@ from webapp.services.executors import refuse_attempt
 from webapp.services.job_actions import send_handed_back
 from webapp.services.local_runner import LocalRunner, StopFlag
 from webapp.services.reaper import Reaper
-from webapp.services.recorder import record
+from webapp.services.recorder import record_or_set_aside
+from webapp.services.replay import fill_gaps
+from webapp.services.turn import Turn
 
 logger = logging.getLogger(__name__)
 
-BATCH_EVENTS = 500
+BATCH_EVENTS = 1000
 BLOCK_MILLISECONDS = 500
 REAP_SECONDS = 3.0
-CLAIM_IDLE_MILLISECONDS = 15_000
+STAND_BY_SECONDS = 1.0
 RETRY_SECONDS = 1.0
 
 Entry = tuple[str, dict[str, str]]
 
 
 class StreamRecorder:
-    """Moves events from the Redis stream to the database, and only then acknowledges them."""
+    """Moves events from the Redis stream to the database, and only then acknowledges them.
+
+    Events must be recorded in their order, so of several recorders one has its turn (see
+    webapp.services.turn) and the others stand by. Whoever begins its turn first records what was
+    read and never acknowledged: by a recorder that died, or by itself before the database failed.
+    """
 
     def __init__(self, stop: StopFlag) -> None:
         self._stop = stop
         self._name = f"{socket.gethostname()}:{os.getpid()}"
+        self._turn = Turn(self._name)
         self._reaper = Reaper()
         self._reap_at = 0.0
-        self._group_made = False
+        self._caught_up = False
 
     def run(self) -> None:
         """Record until asked to stop; waits where Redis or the database is away."""
@@ -63,48 +71,56 @@ class StreamRecorder:
                 logger.warning("recording waits: %s", str(error).splitlines()[0])
                 if not isinstance(error, OperationalError):
                     self._reaper.redis_was_away()
-                self._group_made = False
+                self._caught_up = False
                 db.session.rollback()
                 time.sleep(RETRY_SECONDS)
             finally:
                 db.session.remove()
+        self._turn.give_up()
 
     def step(self) -> None:
         """Record what is there, or wait a moment for it; reap now and then."""
-        self._make_group()
+        if not self._turn.hold():
+            self._stand_by()
+            return
+        if not self._caught_up:
+            self._make_group()
+            self._take_over()
+            self._caught_up = True
         self._record(self._read(block=BLOCK_MILLISECONDS))
         if time.monotonic() >= self._reap_at:
             self._reap_at = time.monotonic() + REAP_SECONDS
             self._reap()
 
+    def _stand_by(self) -> None:
+        self._caught_up = False
+        time.sleep(STAND_BY_SECONDS)
+
     def _reap(self) -> None:
-        self._claim_orphans()
         suspects = self._reaper.suspects()
         # What the suspects said before they fell silent is recorded before they are judged.
         while entries := self._read(block=None):
             self._record(entries)
+        if suspects and not self._turn.hold():
+            return  # this process was stopped meanwhile, and another judges now
         self._reaper.give_up(suspects)
         self._reaper.send_again()
         self._reaper.repeat_cancels()
 
     def _make_group(self) -> None:
-        if self._group_made:
-            return
         try:
             redis_client().xgroup_create(wire.EVENT_STREAM, wire.RECORDER_GROUP, "0", mkstream=True)
         except redis.ResponseError as error:
             if "BUSYGROUP" not in str(error):
                 raise
-        self._group_made = True
-        self._claim_orphans()
 
-    def _claim_orphans(self) -> None:
-        """Take over what another recorder read and never acknowledged."""
+    def _take_over(self) -> None:
+        """Record, in its order, what was read by whoever and never acknowledged."""
         client: Any = redis_client()
         start = "0-0"
         while True:
             start, entries, *_ = client.xautoclaim(
-                wire.EVENT_STREAM, wire.RECORDER_GROUP, self._name, CLAIM_IDLE_MILLISECONDS,
+                wire.EVENT_STREAM, wire.RECORDER_GROUP, self._name, 0,
                 start_id=start, count=BATCH_EVENTS,
             )  # fmt: skip
             self._record(entries)
@@ -126,31 +142,17 @@ class StreamRecorder:
         if not entries:
             return
         events = [event for id, fields in entries if (event := _parse(id, fields)) is not None]
-        self._write(events)
+        recorded = record_or_set_aside(events)
+        fill_gaps(recorded)
+        for job_id, attempt in recorded.refused:
+            refuse_attempt(job_id, attempt)
+        for job_id in recorded.handed_back:
+            send_handed_back(job_id)
         ids = [id for id, _ in entries]
         pipe = redis_client().pipeline()
         pipe.xack(wire.EVENT_STREAM, wire.RECORDER_GROUP, *ids)
         pipe.xdel(wire.EVENT_STREAM, *ids)
         pipe.execute()
-
-    def _write(self, events: list[Event]) -> None:
-        try:
-            recorded = record(events)
-        except OperationalError:
-            raise
-        except Exception:
-            db.session.rollback()
-            if len(events) == 1:
-                # One event must not hold up all others for ever; its job's file still has it.
-                logger.exception("event set aside: %s", events[0].to_json()[:500])
-                return
-            for event in events:
-                self._write([event])
-            return
-        for job_id, attempt in recorded.refused:
-            refuse_attempt(job_id, attempt)
-        for job_id in recorded.handed_back:
-            send_handed_back(job_id)
 
 
 def _parse(id: str, fields: dict[str, str]) -> Event | None:
@@ -175,7 +177,11 @@ def main() -> int:
     stop = StopFlag()
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, lambda *_: stop.request())
-    _run(app, stop, subprocess_mode=settings.execution_mode == "subprocess")
+    try:
+        _run(app, stop, subprocess_mode=settings.execution_mode == "subprocess")
+    except SettingsError as error:
+        sys.stderr.write(f"modelyard recorder: {error}\n")
+        return 2
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -9,9 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from adapters.contract import TrainingJob
-from adapters.wire import Event, EventType
-
-FILE_NAME = "events.jsonl"
+from adapters.wire import JOURNAL_NAME, Event, EventType
 
 
 class Journal:
@@ -21,12 +20,22 @@ class Journal:
         """Open the journal of a placed job. Raises OSError where the folder cannot be written."""
         assert job.output_dir is not None
         job.output_dir.mkdir(parents=True, exist_ok=True)
-        self.path: Path = job.output_dir / FILE_NAME
+        self.path: Path = job.output_dir / JOURNAL_NAME
         self._job = job
         self._seq = 0
         self._lock = threading.Lock()
-        self._file = self.path.open("ab")
+        self._file = self.path.open("ab+")
+        self._end_torn_line()
         self.start_offset = self._file.tell()  # earlier attempts lie before it
+
+    def _end_torn_line(self) -> None:
+        """Keep what a killed worker wrote half apart from what follows."""
+        if self._file.tell() == 0:
+            return
+        self._file.seek(-1, os.SEEK_END)
+        if self._file.read(1) != b"\n":
+            self._file.write(b"\n")
+            self._file.flush()
 
     def append(self, type: EventType, data: Mapping[str, Any]) -> Event:
         """Number an event, write it down and return it."""

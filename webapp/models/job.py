@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import BigInteger, Float, ForeignKey, Index, String, Text, UniqueConstraint
+from sqlalchemy import BigInteger, Float, ForeignKey, Index, String, Text, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from webapp.extensions import Model
@@ -208,6 +208,19 @@ class JobEvent(Model):
     __table_args__ = (
         Index("ix_job_events_job_id_id", "job_id", "id"),
         Index("ix_job_events_project_id_id", "project_id", "id"),
+        # A job has one progress event at most, among any number of others.
+        Index(
+            "ix_job_events_progress",
+            "job_id",
+            postgresql_where=text("type = 'progress'"),
+            sqlite_where=text("type = 'progress'"),
+        ),
+        Index(
+            "ix_job_events_load",  # and one load event
+            "job_id",
+            postgresql_where=text("type = 'load'"),
+            sqlite_where=text("type = 'load'"),
+        ),
         {"sqlite_autoincrement": True},  # an id is never used twice, also after deletions
     )
 

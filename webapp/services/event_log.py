@@ -7,11 +7,11 @@ from the Redis stream.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, text
+from sqlalchemy import delete, literal_column, text
 from sqlalchemy.orm import Session
 
 from webapp.models import JobEvent
@@ -58,6 +58,14 @@ def append(
     )
 
 
-def drop_superseded_progress(session: Session, job_id: int) -> None:
-    """Forget the job's progress events; the newest is appended after this."""
-    session.execute(delete(JobEvent).where(JobEvent.job_id == job_id, JobEvent.type == "progress"))
+def drop_superseded_progress(session: Session, job_ids: Sequence[int]) -> None:
+    """Forget these jobs' progress events; the newest is appended after this."""
+    # Written out, not bound: SQLite must see that the partial index ix_job_events_progress fits.
+    is_progress = JobEvent.type == literal_column("'progress'")
+    session.execute(delete(JobEvent).where(JobEvent.job_id.in_(job_ids), is_progress))
+
+
+def drop_superseded_load(session: Session, job_ids: Sequence[int]) -> None:
+    """Forget these jobs' load events; the table load_samples has them all."""
+    is_load = JobEvent.type == literal_column("'load'")  # as above: ix_job_events_load
+    session.execute(delete(JobEvent).where(JobEvent.job_id.in_(job_ids), is_load))

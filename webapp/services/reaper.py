@@ -25,8 +25,9 @@ from webapp.services import event_log
 from webapp.services.broker import redis_client
 from webapp.services.errors import Unavailable
 from webapp.services.executors import get_executor
-from webapp.services.job_actions import close_attempt
+from webapp.services.job_actions import close_attempt, send_handed_back
 from webapp.services.lifecycle import transition
+from webapp.services.replay import record_rest
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +68,7 @@ class Reaper:
                 continue
             if job.status not in (S.RUNNING, S.CANCELLING) or not _fence(job):
                 continue
-            give_up_attempt(job, reason=f"worker {job.worker} was lost")
+            give_up_or_conclude(job, reason=f"worker {job.worker} was lost")
 
     def send_again(self) -> None:
         """Put on the queue what the database calls queued and the broker does not have."""
@@ -88,6 +89,21 @@ class Reaper:
         """Tell workers again what is to be cancelled, in case Redis was away or lost it."""
         for job in _jobs_in(S.CANCELLING):
             get_executor().cancel(job)
+
+
+def give_up_or_conclude(job: Job, *, reason: str) -> None:
+    """End an attempt whose worker is gone: as its file says, where it says so, else as lost.
+
+    The file has what was said after the last word that Redis passed on: metrics of an epoch, the
+    end itself. Nobody writes to it any more, or what is written no longer counts.
+    """
+    attempt = job.attempt
+    recorded = record_rest(job.id, attempt)
+    for job_id in recorded.handed_back:
+        send_handed_back(job_id)
+    job = db.session.get_one(Job, job.id, populate_existing=True)
+    if job.attempt == attempt and job.status in (S.RUNNING, S.CANCELLING):
+        give_up_attempt(job, reason=reason)
 
 
 def give_up_attempt(job: Job, *, reason: str) -> None:

@@ -1,7 +1,8 @@
 """Events of attempts written to the database: idempotent, and refused where they are stale.
 
 Whichever way events come (Redis stream, a pipe, HTTP), :func:`record` takes them. An attempt's
-sequence numbers tell what was recorded already; a number of an attempt that is over is refused.
+sequence numbers tell what was recorded already; a number of an attempt that is over is refused,
+and one that comes before its predecessor is left for the replay (webapp.services.replay).
 """
 
 from __future__ import annotations
@@ -10,15 +11,16 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sqlalchemy import Insert, Table, select
+from sqlalchemy import Insert, Table, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from adapters.contract import TaskType, accuracy_metric
 from adapters.wire import Event, EventType, Outcome
 from webapp.extensions import db
-from webapp.models import Artifact, Attempt, Job, JobStatus, Metric
-from webapp.services import event_log
+from webapp.models import Artifact, Attempt, Job, JobEvent, JobStatus, Metric
+from webapp.services import event_log, load
 from webapp.services.lifecycle import transition
 
 logger = logging.getLogger(__name__)
@@ -35,6 +37,13 @@ class Recorded:
     def __init__(self) -> None:
         self.handed_back: list[int] = []  # jobs that are queued again and want an executor
         self.refused: set[Key] = set()  # attempts that train though they are over
+        self.gaps: dict[Key, int] = {}  # the first event that is missing, of attempts that lack one
+
+    def add(self, other: Recorded) -> None:
+        """Take over what another batch asks for."""
+        self.handed_back += other.handed_back
+        self.refused |= other.refused
+        self.gaps |= other.gaps
 
 
 def record(events: Sequence[Event]) -> Recorded:
@@ -47,6 +56,43 @@ def record(events: Sequence[Event]) -> Recorded:
     batch.write()
     session.commit()
     return batch.recorded
+
+
+def record_or_set_aside(events: Sequence[Event]) -> Recorded:
+    """Record a batch; an event that cannot be recorded must not hold up the others for ever.
+
+    Raises OperationalError where the database is away.
+    """
+    try:
+        return record(events)
+    except OperationalError:
+        raise
+    except Exception:
+        db.session.rollback()
+        if len(events) == 1:
+            logger.exception("event set aside: %s", events[0].to_json()[:500])
+            return _set_aside(events[0])
+    recorded = Recorded()
+    for event in events:
+        recorded.add(record_or_set_aside([event]))
+    return recorded
+
+
+def _set_aside(event: Event) -> Recorded:
+    """Count an event as recorded that cannot be, so that those after it can; its file has it."""
+    session = db.session()
+    event_log.lock_order(session)
+    session.execute(
+        update(Attempt)
+        .where(
+            Attempt.job_id == event.job_id,
+            Attempt.number == event.attempt,
+            Attempt.last_seq == event.seq - 1,
+        )
+        .values(last_seq=event.seq)
+    )
+    session.commit()
+    return Recorded()
 
 
 class _Batch:
@@ -66,7 +112,9 @@ class _Batch:
             execution_options={"populate_existing": True},
         )
         self._attempts = {(attempt.job_id, attempt.number): attempt for attempt in attempts}
-        self._progress: dict[int, Event] = {}
+        self._told: list[dict[str, Any] | None] = []  # rows of the event log, in their order
+        self._progress: dict[int, int] = {}  # where in them a job's newest progress is
+        self._loads: dict[int, int] = {}  # and its newest load
         self._metrics: dict[tuple[int, str, int], dict[str, Any]] = {}
         self._artifacts: dict[tuple[int, str], dict[str, Any]] = {}
         self._handlers: dict[EventType, Callable[[Event, Job, Attempt], None]] = {
@@ -74,6 +122,7 @@ class _Batch:
             EventType.PROGRESS: self._progressed,
             EventType.METRICS: self._measured,
             EventType.DECIDED: self._decided,
+            EventType.LOAD: self._loaded,
             EventType.LOG: self._logged,
             EventType.ARTIFACT: self._kept,
             EventType.FINISHED: self._finished,
@@ -90,14 +139,17 @@ class _Batch:
         if event.attempt != job.attempt or S(job.status).ended or job.status == S.PENDING:
             self.recorded.refused.add((event.job_id, event.attempt))
             return
+        if event.seq > attempt.last_seq + 1:
+            # Redis lost what came between. Recorded now, it could never be put in its place.
+            self.recorded.gaps.setdefault((event.job_id, event.attempt), attempt.last_seq + 1)
+            return
         attempt.last_seq = event.seq
         self._handlers[event.type](event, job, attempt)
 
     def write(self) -> None:
         """Write what was put off."""
-        for job_id in list(self._progress):
-            self._write_progress(job_id)
         self._session.flush()
+        self._write_told()
         _upsert(self._session, Metric, ["job_id", "name", "epoch"], list(self._metrics.values()))
         _upsert(self._session, Artifact, ["job_id", "name"], list(self._artifacts.values()))
 
@@ -107,9 +159,8 @@ class _Batch:
         attempt.host = data["host"]
         attempt.device = data["device"]
         attempt.started_at = event.time
-        self._session.flush()
-        started = transition(
-            self._session, job, to=S.RUNNING, only_from=frozenset({S.QUEUED}),
+        started = self._transition(
+            job, to=S.RUNNING, only_from=frozenset({S.QUEUED}),
             actor=f"worker:{data['worker']}", reason=f"attempt {event.attempt} started",
             time=event.time, worker=data["worker"], device=data["device"],
             started_at=job.started_at or event.time,
@@ -118,19 +169,13 @@ class _Batch:
             self.recorded.refused.add((event.job_id, event.attempt))
 
     def _progressed(self, event: Event, job: Job, attempt: Attempt) -> None:
-        self._progress[job.id] = event
-
-    def _write_progress(self, job_id: int) -> None:
-        event = self._progress.pop(job_id, None)
-        if event is None:
-            return
-        job = self._jobs[job_id]
         job.progress = dict(event.data)
-        event_log.drop_superseded_progress(self._session, job_id)
+        if job.id in self._progress:
+            self._told[self._progress[job.id]] = None
+        self._progress[job.id] = len(self._told)
         self._tell(event, job, "progress", event.data)
 
     def _measured(self, event: Event, job: Job, attempt: Attempt) -> None:
-        self._write_progress(job.id)
         epoch, values = int(event.data["epoch"]), dict(event.data["values"])
         for name, value in values.items():
             self._metrics[job.id, name, epoch] = {
@@ -162,6 +207,19 @@ class _Batch:
         job.decisions = {**(job.decisions or {}), data["name"]: decision}
         self._tell(event, job, "decided", {"name": data["name"], **decision})
 
+    def _loaded(self, event: Event, job: Job, attempt: Attempt) -> None:
+        load.keep(
+            self._session,
+            job_id=job.id,
+            attempt=event.attempt,
+            time=event.time,
+            data=event.data,
+        )
+        if job.id in self._loads:
+            self._told[self._loads[job.id]] = None
+        self._loads[job.id] = len(self._told)
+        self._tell(event, job, "load", event.data)
+
     def _logged(self, event: Event, job: Job, attempt: Attempt) -> None:
         text = "".join(f"{line}\n" for line in event.data["lines"])
         if attempt.log_size >= MAX_LOG_BYTES:
@@ -188,14 +246,12 @@ class _Batch:
         self._tell(event, job, "artifact", {"name": data["name"], "kind": data["kind"]})
 
     def _finished(self, event: Event, job: Job, attempt: Attempt) -> None:
-        self._write_progress(job.id)
         outcome = Outcome(event.data["outcome"])
         error, result = event.data.get("error"), event.data.get("result")
         attempt.ended_at = event.time
         attempt.outcome = str(outcome)
         attempt.exit_code = event.data.get("exit_code")
         attempt.reason = error["message"] if error else None
-        self._session.flush()
         if outcome == Outcome.HANDED_BACK and job.status == S.RUNNING:
             self._hand_back(event, job)
             return
@@ -204,16 +260,16 @@ class _Batch:
         if result:
             columns |= _result_columns(result)
         reason = error["message"] if error else f"attempt {event.attempt} {to}"
-        ended = transition(
-            self._session, job, to=to, actor=f"worker:{attempt.worker}", reason=reason,
+        ended = self._transition(
+            job, to=to, actor=f"worker:{attempt.worker}", reason=reason,
             time=event.time, **columns,
         )  # fmt: skip
         if not ended:
             logger.error("job %s: cannot go from '%s' to '%s'", job.id, job.status, to)
 
     def _hand_back(self, event: Event, job: Job) -> None:
-        queued = transition(
-            self._session, job, to=S.QUEUED, only_from=frozenset({S.RUNNING}), next_attempt=True,
+        queued = self._transition(
+            job, to=S.QUEUED, only_from=frozenset({S.RUNNING}), next_attempt=True,
             actor=f"worker:{job.worker}", reason="its worker shut down", time=event.time,
             resume=True, worker=None, device=None,
         )  # fmt: skip
@@ -223,16 +279,35 @@ class _Batch:
     def _tell(
         self, event: Event, job: Job, type: str, data: Any, *, log_start: int | None = None
     ) -> None:
-        event_log.append(
-            self._session,
-            job_id=job.id,
-            project_id=job.project_id,
-            attempt=event.attempt,
-            type=type,
-            time=event.time,
-            data=data,
-            log_start=log_start,
-        )
+        row = {
+            "job_id": job.id,
+            "project_id": job.project_id,
+            "attempt": event.attempt,
+            "type": type,
+            "time": event.time,
+            "data": dict(data),
+            "log_start": log_start,
+        }
+        self._told.append(row)
+
+    def _write_told(self) -> None:
+        """Append to the event log what was put off, many rows at once."""
+        if self._progress:
+            event_log.drop_superseded_progress(self._session, list(self._progress))
+        if self._loads:
+            event_log.drop_superseded_load(self._session, list(self._loads))
+        rows = [row for row in self._told if row is not None]
+        if rows:
+            self._session.execute(insert(JobEvent), rows)
+        self._told, self._progress, self._loads = [], {}, {}
+
+    def _transition(self, job: Job, **change: Any) -> bool:
+        """Change a job's status; the event that tells of it comes after those before it."""
+        self._session.flush()
+        self._write_told()
+        done = transition(self._session, job, **change)
+        self._session.flush()
+        return done
 
 
 def _result_columns(result: dict[str, Any]) -> dict[str, Any]:
@@ -247,9 +322,9 @@ def _upsert(session: Session, model: Any, key: list[str], rows: list[dict[str, A
         return
     table: Table = model.__table__
     dialect = session.get_bind().dialect.name
-    insert: Any = (postgresql if dialect == "postgresql" else sqlite).insert(table)
-    replaced = {c.name: insert.excluded[c.name] for c in table.columns if c.name in rows[0]}
-    statement: Insert = insert.on_conflict_do_update(
+    new: Any = (postgresql if dialect == "postgresql" else sqlite).insert(table)
+    replaced = {c.name: new.excluded[c.name] for c in table.columns if c.name in rows[0]}
+    statement: Insert = new.on_conflict_do_update(
         index_elements=key, set_={name: v for name, v in replaced.items() if name not in key}
     )
     session.execute(statement, rows)
