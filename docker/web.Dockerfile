@@ -4,7 +4,7 @@ ENV PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 # The same number in every image: they share folders.
 RUN useradd --uid 10001 --create-home modelyard \
     && install --directory --owner=modelyard --group=modelyard \
-        /srv/modelyard /srv/modelyard/home /srv/modelyard/outputs /srv/modelyard/weights
+        /srv/modelyard /srv/modelyard/home /srv/modelyard/uploads /srv/modelyard/outputs /srv/modelyard/weights
 WORKDIR /app
 COPY requirements/ requirements/
 RUN pip install --no-cache-dir --requirement requirements/web.txt
@@ -18,6 +18,7 @@ RUN pip install --no-cache-dir --no-deps .
 WORKDIR /srv/modelyard
 USER 10001
 ENV MODELYARD_HOME=/srv/modelyard/home \
+    MODELYARD_UPLOADS=/srv/modelyard/uploads \
     MODELYARD_OUTPUTS=/srv/modelyard/outputs \
     MODELYARD_WEIGHTS=/srv/modelyard/weights \
     MODELYARD_HOST=0.0.0.0

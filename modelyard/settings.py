@@ -64,6 +64,30 @@ def _seconds(low: float, high: float) -> Callable[[str], float]:
     return read
 
 
+def _number(low: float, high: float) -> Callable[[str], float]:
+    def read(text: str) -> float:
+        try:
+            number = float(text)
+        except ValueError:
+            raise ValueError(f"a number from {low:g} to {high:g}") from None
+        if not low <= number <= high:
+            raise ValueError(f"a number from {low:g} to {high:g}")
+        return number
+
+    return read
+
+
+_SIZE_UNITS = {"kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+
+
+def _size(text: str) -> int:
+    """Read '500 MB' as bytes."""
+    number, unit = text.strip()[:-2].strip(), text.strip()[-2:]
+    if not number.isdecimal() or unit not in _SIZE_UNITS or int(number) == 0:
+        raise ValueError("a whole number with kB, MB, GB or TB, like 500 MB")
+    return int(number) * _SIZE_UNITS[unit]
+
+
 def _choice(*allowed: str) -> Callable[[str], str]:
     def read(text: str) -> str:
         if text not in allowed:
@@ -173,6 +197,17 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("MODELYARD_DATA_ROOTS", "data_roots", _folders, None,
             "Folders, separated by colons, below which data sets may lie; links that lead out "
             "are refused.", "`data` in the home folder"),
+    Setting("MODELYARD_UPLOADS", "uploads", _folder, None,
+            "Folder of uploaded data sets; the same on web and worker hosts.",
+            "`uploads` in the home folder"),
+    Setting("MODELYARD_UPLOAD_SIZE", "upload_bytes", _size, "20 GB",
+            "Largest archive that may be uploaded."),
+    Setting("MODELYARD_UPLOAD_UNPACKED_SIZE", "upload_unpacked_bytes", _size, "100 GB",
+            "Most that an archive may hold, counted while it is unpacked."),
+    Setting("MODELYARD_UPLOAD_RATIO", "upload_ratio", _number(1, 10000), "100",
+            "Largest ratio of what an archive holds to its own size; more is a bomb."),
+    Setting("MODELYARD_UPLOAD_FILES", "upload_files", _integer(1, 10000000), "1000000",
+            "Most files and folders that an archive may hold."),
     Setting("MODELYARD_OUTPUTS", "outputs", _folder, None,
             "Folder of checkpoints, artifacts and events; the same on web and worker hosts.",
             "`outputs` in the home folder"),
@@ -196,7 +231,9 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("MODELYARD_FRAMEWORKS", "frameworks", _names, None,
             "Frameworks that the worker serves, separated by commas.", "those installed"),
     Setting("MODELYARD_GPUS", "gpus", _gpus, None,
-            "GPUs that the worker may use, like `0,1`; one slot each. Empty: none.", "`all`"),
+            "GPUs that the worker may use, like `0,1`. Empty: none.", "`all`"),
+    Setting("MODELYARD_GPUS_PER_SLOT", "gpus_per_slot", _integer(1, 16), "1",
+            "How many GPUs each job gets; the worker has a slot for each such group."),
     Setting("MODELYARD_WORKER_NAME", "worker_name", _worker_name, None,
             "Name of the worker, unique in the team.", "the host's name"),
     Setting("MODELYARD_MAX_ATTEMPTS", "max_attempts", _integer(1, 100), "3",
@@ -231,6 +268,11 @@ class Settings:
     database_url: str
     execution_mode: str
     data_roots: tuple[Path, ...]
+    uploads: Path
+    upload_bytes: int
+    upload_unpacked_bytes: int
+    upload_ratio: float
+    upload_files: int
     outputs: Path
     weights: Path
     secret_key: str | None
@@ -242,12 +284,18 @@ class Settings:
     login_limit: str
     frameworks: tuple[str, ...] | None
     gpus: tuple[int, ...] | None
+    gpus_per_slot: int
     worker_name: str
     max_attempts: int
     cancel_grace_seconds: float
     shutdown_grace_seconds: float
     threads: int
     log_level: str
+
+    @property
+    def dataset_roots(self) -> tuple[Path, ...]:
+        """The folders below which a job's data set may lie."""
+        return (*self.data_roots, self.uploads)
 
     def require_redis(self) -> str:
         """Return the Redis URL. Raises SettingsError where none is set."""
@@ -290,6 +338,7 @@ def load_settings(environ: Mapping[str, str] | None = None, **overrides: str | N
     home: Path = values["home"]
     values["database_url"] = values["database_url"] or f"sqlite:///{home / 'modelyard.db'}"
     values["data_roots"] = values["data_roots"] or (home / "data",)
+    values["uploads"] = values["uploads"] or home / "uploads"
     values["outputs"] = values["outputs"] or home / "outputs"
     values["weights"] = values["weights"] or home / "weights"
     values["worker_name"] = values["worker_name"] or socket.gethostname()

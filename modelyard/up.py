@@ -79,6 +79,7 @@ class Plan:
             "MODELYARD_PORT": str(self.port),
             "MODELYARD_FLOWER_PORT": str(self.flower_port),
             "MODELYARD_DATA_ROOTS": ":".join(str(root) for root in s.data_roots),
+            "MODELYARD_UPLOADS": str(s.uploads),
             "MODELYARD_OUTPUTS": str(s.outputs),
             "MODELYARD_WEIGHTS": str(s.weights),
             "MODELYARD_WORKER_NAME": s.worker_name,
@@ -260,7 +261,12 @@ def _log(plan: Plan, name: str) -> Path:
 def _make_folders(settings: Settings) -> None:
     try:
         settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for folder in (settings.home / "logs", settings.outputs, settings.weights):
+        for folder in (
+            settings.home / "logs",
+            settings.uploads,
+            settings.outputs,
+            settings.weights,
+        ):
             folder.mkdir(parents=True, exist_ok=True)
         if settings.data_roots == (settings.home / "data",):
             settings.data_roots[0].mkdir(exist_ok=True)

@@ -118,6 +118,7 @@ def test_whoever_shares_outputs_mounts_them_under_the_same_path(services: dict[s
     for name in ["web", "recorder", *CPU_WORKERS, *GPU_WORKERS]:
         mounted = {v["target"]: v.get("source") for v in services[name]["volumes"]}
         assert mounted["/srv/modelyard/outputs"] == "outputs"
+        assert mounted["/srv/modelyard/uploads"] == "uploads"
         assert services[name]["environment"]["MODELYARD_DATA_ROOTS"] in mounted
 
 

@@ -156,6 +156,9 @@ def patched(content: bytes, *, local: int, central: int, value: bytes) -> bytes:
     return bytes(changed)
 
 
+CONTENT = b"0123456789" * 30
+TORN = len(zlib.compress(CONTENT, wbits=-15))
+
 BROKEN: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "no zip": (lambda content: b"no archive at all", "not a zip"),
     "empty": (lambda content: b"", "not a zip"),
@@ -168,8 +171,6 @@ BROKEN: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "less than it has": (lambda c: patched(c, local=22, central=24, value=b"\5\0\0\0"), "unpacked"),
     "two names": (lambda c: c.replace(b"a/1.png", b"a/2.png", 1), "unpacked"),
 }  # fmt: skip
-CONTENT = b"0123456789" * 30
-TORN = len(zlib.compress(CONTENT, wbits=-15))
 
 
 @pytest.mark.parametrize(("change", "says"), BROKEN.values(), ids=BROKEN)
@@ -324,10 +325,10 @@ def test_whatever_an_archive_holds_it_is_refused_or_lies_in_its_folder(
                 file.writestr(entry(name, mode=mode), content)
             except UnicodeEncodeError:  # half of a surrogate pair cannot be written
                 continue
-    content = bytearray(made.getvalue())
+    written = bytearray(made.getvalue())
     for place, change in flips:
-        content[place % len(content)] ^= change
-    (folder / "archive.zip").write_bytes(content)
+        written[place % len(written)] ^= change
+    (folder / "archive.zip").write_bytes(written)
     try:
         found = unpack(folder / "archive.zip", folder / "in", limits=LIMITS)
     except ArchiveRefused:

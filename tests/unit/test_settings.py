@@ -15,6 +15,9 @@ WRONG = [
     ({"MODELYARD_PORT": "eighty"}, "MODELYARD_PORT is 'eighty' but must be a whole number"),
     ({"MODELYARD_PORT": "65536"}, "from 0 to 65535"),
     ({"MODELYARD_GPUS": "a,b"}, "MODELYARD_GPUS is 'a,b' but must be GPU numbers"),
+    ({"MODELYARD_UPLOAD_SIZE": "12 parsecs"}, "like 500 MB"),
+    ({"MODELYARD_UPLOAD_SIZE": "0 GB"}, "like 500 MB"),
+    ({"MODELYARD_UPLOAD_RATIO": "nan"}, "a number from 1 to 10000"),
     ({"MODELYARD_REGISTRATION": "maybe"}, "one of open, closed"),
     ({"MODELYARD_CANCEL_GRACE_SECONDS": "nan"}, "MODELYARD_CANCEL_GRACE_SECONDS"),
     ({"TRAINING_EXECUTION_MODE": "magic"}, "one of celery, subprocess, api"),
@@ -48,8 +51,16 @@ def test_everything_lies_in_the_home_folder_unless_told_otherwise(tmp_path: Path
     settings = load_settings({"MODELYARD_HOME": str(tmp_path)})
     assert settings.database_url == f"sqlite:///{tmp_path}/modelyard.db"
     assert settings.data_roots == (tmp_path / "data",)
+    assert settings.uploads == tmp_path / "uploads"
+    assert settings.dataset_roots == (tmp_path / "data", tmp_path / "uploads")
     assert settings.outputs == tmp_path / "outputs"
     assert settings.weights == tmp_path / "weights"
+
+
+def test_a_size_is_read_with_its_unit() -> None:
+    settings = load_settings({"MODELYARD_UPLOAD_SIZE": "500 MB"})
+    assert settings.upload_bytes == 500_000_000
+    assert load_settings({"MODELYARD_UPLOAD_SIZE": "2TB"}).upload_bytes == 2 * 10**12
 
 
 def test_an_option_goes_before_the_environment() -> None:
