@@ -9,7 +9,7 @@ from pathlib import Path
 from adapters.contract import DeviceChoice, TrainingError, TrainingJob
 from adapters.wire import EventType, Outcome, job_folder
 from modelyard.settings import Settings
-from workers.devices import device_title, list_gpus
+from workers.devices import device_title, gpu_watch
 from workers.placement import check_placed
 from workers.presence import framework_versions
 from workers.stopping import StopRequest
@@ -48,7 +48,7 @@ def run_attempt(
     stop: StopRequest,
 ) -> Ending:
     """Train a placed job in a child and return how it ended."""
-    gpus = list_gpus() if job.compute_device != "cpu" else []
+    gpus = gpu_watch.gpus() if job.compute_device != "cpu" else []
     introduction = {
         "worker": settings.worker_name,
         "host": socket.gethostname(),
@@ -58,7 +58,7 @@ def run_attempt(
     }
     sink(EventType.STARTED, introduction)
     try:
-        check_placed(job, data_roots=settings.data_roots)
+        check_placed(job, data_roots=settings.dataset_roots)
     except TrainingError as error:
         ending = Ending(Outcome.FAILED, error=error.to_json())
         sink(EventType.FINISHED, ending.to_json())

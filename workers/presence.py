@@ -16,8 +16,9 @@ import redis
 
 from adapters import framework_version, wire
 from modelyard import __version__
+from modelyard.gpus import device_indices
 from workers.control import Attempt, Control
-from workers.devices import device_title, list_gpus
+from workers.devices import device_title, gpu_watch
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +104,8 @@ class Presence:
 
     def describe(self, now: datetime) -> dict[str, Any]:
         """Return the worker in the API's form."""
-        gpus = list_gpus() if self._devices != ["cpu"] else []
+        gpus = gpu_watch.gpus() if self._devices != ["cpu"] else []
+        mine = {index for device in self._devices for index in device_indices(device)}
         attempts = self._control.attempts()
         memory = psutil.virtual_memory()
         return {
@@ -112,7 +114,7 @@ class Presence:
             "frameworks": self._frameworks,
             "versions": self._versions,
             "device": ", ".join(device_title(device, gpus) for device in self._devices),
-            "gpu": [gpu.to_json() for gpu in gpus if f"cuda:{gpu.index}" in self._devices],
+            "gpu": [gpu.to_json() for gpu in gpus if gpu.index in mine],
             "slots": len(self._devices),
             "busy": len(attempts),
             "jobs": [_brief(attempt) for attempt in attempts],

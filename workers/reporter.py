@@ -14,6 +14,8 @@ from typing import Any
 
 from adapters.contract import StopReason, TrainingJob
 from adapters.wire import EventType
+from modelyard.gpus import device_indices
+from workers.pace import Pace
 
 PROGRESS_INTERVAL_SECONDS = 0.25
 
@@ -47,7 +49,7 @@ class PipeReporter:
         phase: str = "train",
     ) -> None:
         done = (epoch - 1) + (1.0 if phase != "train" else step / max(steps, 1))
-        self._pace.update(done)
+        self._pace.update(epoch=epoch, step=step, steps=steps, phase=phase)
         now = self._clock()
         if now - self._last_sent < PROGRESS_INTERVAL_SECONDS and step < steps:
             return
@@ -65,8 +67,18 @@ class PipeReporter:
                 "percent": round(100 * min(done / self._job.epochs, 1.0), 2),
                 "eta_seconds": self._pace.eta_seconds(),
                 "images_per_second": self._images_per_second,  # validation keeps the last
+                "device_memory_bytes": self._device_memory(),
             },
         )
+
+    def _device_memory(self) -> int | None:
+        """Return the most that this process has held of its GPUs so far, None on a CPU."""
+        torch = sys.modules.get("torch")  # never imported here: an adapter may do without
+        if torch is None or not torch.cuda.is_initialized():
+            return None
+        indices = device_indices(self._job.compute_device)
+        # The child of one of several ranks sees them all, and holds only its own.
+        return sum(torch.cuda.max_memory_reserved(index) for index in indices) or None
 
     def metrics(self, *, epoch: int, values: Mapping[str, float], step: int | None = None) -> None:
         finite = {}
@@ -102,27 +114,3 @@ class PipeReporter:
         text = json.dumps({"type": str(type), "data": data}, allow_nan=False)
         with self._send_lock:
             self._events.send_bytes(text.encode())
-
-
-class Pace:
-    """Time left, from the pace since this attempt's first step."""
-
-    def __init__(self, epochs: int, *, clock: Callable[[], float]) -> None:
-        self._epochs = epochs
-        self._clock = clock
-        self._first: tuple[float, float] | None = None  # time and epochs done at the first step
-        self._done = 0.0
-
-    def update(self, done: float) -> None:
-        """Take note of the epochs done, a fraction included."""
-        self._done = done
-        if self._first is None:
-            self._first = (self._clock(), done)
-
-    def eta_seconds(self) -> float | None:
-        """Return the seconds left, or None while nothing can be said."""
-        if self._first is None or self._done <= self._first[1]:
-            return None
-        elapsed = self._clock() - self._first[0]
-        per_epoch = elapsed / (self._done - self._first[1])
-        return round(max(self._epochs - self._done, 0.0) * per_epoch, 1)

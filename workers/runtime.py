@@ -10,9 +10,10 @@ from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 
 from adapters import installed_frameworks, known_frameworks
+from modelyard.gpus import choose_devices
 from modelyard.settings import Settings, SettingsError
 from workers.control import Attempt, Control
-from workers.devices import Slots, choose_devices
+from workers.devices import Slots
 from workers.presence import Presence
 from workers.template import Template
 
@@ -30,7 +31,7 @@ class Runtime:
         self.name = settings.worker_name
         self.frameworks = choose_frameworks(settings.frameworks)
         try:
-            self.devices = choose_devices(settings.gpus)
+            self.devices = choose_devices(settings.gpus, per_slot=settings.gpus_per_slot)
         except ValueError as error:
             raise SettingsError(f"MODELYARD_GPUS: {error}") from error
         self.slots = Slots(self.devices)

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from adapters.contract import ErrorKind, TrainingJob
 from adapters.wire import EventType, Outcome
 from modelyard.process import kill_group
+from workers.load import LoadMeter, LoadSampler
 from workers.log_lines import LogLines
 from workers.stopping import Stop, StopRequest
 from workers.template import SupervisorPipes, Template
@@ -81,6 +82,9 @@ class Supervisor:
         """Train and return how it ended, once no process of the attempt is left."""
         process, pipes = self._template.fork(self._job)
         assert process.pid is not None
+        meter = LoadMeter(process.pid, device=self._job.compute_device)
+        self._load = LoadSampler(meter, name=f"load-{self._job.id}")
+        self._load.start()
         try:
             self._relay_until_exit(process.sentinel, process.pid, pipes)
             # The child is gone; its loader processes may not be.
@@ -93,6 +97,7 @@ class Supervisor:
             kill_group(process.pid, wait_seconds=KILL_WAIT_SECONDS)
             raise
         finally:
+            self._load.stop()
             pipes.close()
         ending = self._judge(process.exitcode)
         if ending.outcome is not None:
@@ -105,6 +110,7 @@ class Supervisor:
             self._read(pipes, ready)
             self._pass_on_stop(pid, pipes)
             self._flush_log()
+            self._tell_load()
             if sentinel in ready:
                 return
 
@@ -146,6 +152,11 @@ class Supervisor:
         lines = self._log.take()
         if lines and self._asked != Stop.LOST:
             self._sink(EventType.LOG, {"lines": lines})
+
+    def _tell_load(self) -> None:
+        for sample in self._load.take():
+            if self._asked != Stop.LOST:
+                self._sink(EventType.LOAD, sample)
 
     def _pass_on_stop(self, pid: int, pipes: SupervisorPipes) -> None:
         """Tell the child to stop, and kill its group when it was given its time."""

@@ -23,10 +23,10 @@ from adapters.contract import AdapterError, DatasetFormat, TaskType, TrainingJob
 from adapters.data.describe import describe
 from adapters.frameworks import framework_info
 from adapters.wire import EventType
+from modelyard.gpus import choose_devices
 from modelyard.settings import Settings, SettingsError, load_settings
 from workers import local
 from workers.attempt import place, run_attempt
-from workers.devices import choose_devices
 from workers.journal import Journal
 from workers.stopping import Stop, StopRequest
 from workers.template import Template
@@ -136,7 +136,7 @@ def _train_in_terminal(
         job,
         settings,
         output_dir=output.resolve(),
-        device=choose_devices(settings.gpus)[0],
+        device=choose_devices(settings.gpus, per_slot=settings.gpus_per_slot)[0],
         initial_dir=initial and initial.resolve(),
     )
     stop = StopRequest()

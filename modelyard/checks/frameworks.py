@@ -12,8 +12,8 @@ from typing import Any
 from adapters import framework_version, installed_frameworks, known_frameworks
 from adapters.frameworks import broken_plugins
 from modelyard.checks import Finding, ok, problem, warning
+from modelyard.gpus import choose_devices, list_gpus
 from modelyard.settings import Settings
-from workers.devices import list_gpus
 
 TORCH_SECONDS = 120
 
@@ -75,6 +75,22 @@ def _gpus(settings: Settings, *, seen_by_torch: list[str], cuda: str | None) -> 
     for gpu in gpus if seen_by_torch else ():
         used = f"{gpu.memory_used:,} of {gpu.memory:,} MiB in use"
         yield ok("gpu", f"{gpu.index}: {gpu.name}, {used}")
+    if gpus and seen_by_torch and settings.gpus_per_slot > 1:
+        yield _slots(settings, present=[gpu.index for gpu in gpus])
+
+
+def _slots(settings: Settings, *, present: list[int]) -> Finding:
+    """Look at how GPUs are shared out, where a slot is to have several."""
+    usable = present if settings.gpus is None else list(settings.gpus)
+    remedy = "set MODELYARD_GPUS_PER_SLOT to a number that divides them"
+    try:
+        slots = choose_devices(settings.gpus, per_slot=settings.gpus_per_slot)
+    except ValueError as error:
+        return problem("slots", str(error), remedy=remedy)
+    shared = "; ".join(slots)
+    if left := len(usable) % settings.gpus_per_slot:
+        return warning("slots", f"{shared}; GPUs left over: {left}", remedy=remedy)
+    return ok("slots", shared)
 
 
 def _probe_torch() -> dict[str, Any] | str:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from adapters.contract import DatasetFormat, StopReason, TaskType, TrainingJob
-from workers.reporter import PROGRESS_INTERVAL_SECONDS, Pace, PipeReporter
+from workers.reporter import PROGRESS_INTERVAL_SECONDS, PipeReporter
 
 
 class Clock:
@@ -90,10 +90,12 @@ def test_a_request_to_stop_is_seen(reporter: PipeReporter) -> None:
     assert reporter.should_stop() == StopReason.NOW
 
 
-def test_time_left_counts_from_where_a_resumed_attempt_began(clock: Clock) -> None:
-    pace = Pace(10, clock=clock)
-    pace.update(6.0)
-    assert pace.eta_seconds() is None
-    clock.now += 20
-    pace.update(8.0)
-    assert pace.eta_seconds() == 20.0
+def test_time_left_is_of_the_attempt_and_no_gpu_is_asked_on_a_cpu(
+    reporter: PipeReporter, pipe: tuple[Connection, Connection], clock: Clock
+) -> None:
+    for step in range(1, 11):
+        clock.now += 1
+        reporter.progress(epoch=3, step=step, steps=10)
+    last = said(pipe[0])[-1]["data"]
+    assert last["eta_seconds"] == 10.0
+    assert last["device_memory_bytes"] is None

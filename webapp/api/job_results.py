@@ -20,12 +20,16 @@ from webapp.api.schemas.jobs import (
     ChangeOut,
     ChangePageOut,
     CurvesOut,
+    LoadOut,
+    LoadPointOut,
+    LoadQuery,
     LogQuery,
     MetricsQuery,
     PointOut,
 )
 from webapp.models import Job
 from webapp.services import artifacts, jobs, logs, metrics
+from webapp.services import load as loads
 
 blueprint = resource("job_results", title="Results", prefix="/api/v1/training/jobs")
 
@@ -57,6 +61,13 @@ def curves(path: JobPath, query: MetricsQuery) -> Answer:
     names = None if query.names is None else [n for n in query.names.split(",") if n]
     found = metrics.curves(_fetch(path), names=names, points=query.points)
     return {name: [dump(PointOut, point) for point in curve] for name, curve in found.items()}, 200
+
+
+@blueprint.get("/<id:job_id>/load", responses={200: LoadOut})
+def load(path: JobPath, query: LoadQuery) -> Answer:
+    """Get what a job's processes took of their machine, sampled every few seconds"""
+    found = loads.curves(_fetch(path), points=query.points)
+    return {n: [dump(LoadPointOut, point) for point in curve] for n, curve in found.items()}, 200
 
 
 @blueprint.get("/<id:job_id>/logs", responses={200: _LOG})

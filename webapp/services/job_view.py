@@ -77,6 +77,7 @@ def progress(job: Job) -> dict[str, Any]:
         "percent": 100.0 if done else told.get("percent") or 0.0,
         "eta_seconds": told.get("eta_seconds") if runs else None,
         "images_per_second": told.get("images_per_second"),
+        "device_memory_bytes": told.get("device_memory_bytes"),
     }
 
 

@@ -10,7 +10,6 @@ import fcntl
 import json
 import logging
 import queue
-import shutil
 import subprocess
 import sys
 import threading
@@ -25,6 +24,8 @@ from sqlalchemy.exc import OperationalError
 
 from adapters.contract import ContractError
 from adapters.wire import Event
+from modelyard.gpus import choose_devices
+from modelyard.settings import SettingsError
 from webapp.config import settings
 from webapp.extensions import db
 from webapp.models import Job, JobStatus
@@ -53,10 +54,14 @@ class LocalRunner:
     """Starts a process for each queued job, as many at once as this host has devices."""
 
     def __init__(self, stop: StopFlag) -> None:
+        """Choose devices. Raises SettingsError where this host lacks them."""
         self._stop = stop
         self._settings = settings()
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        self._free = _devices(self._settings.gpus)
+        try:
+            self._free = choose_devices(self._settings.gpus, per_slot=self._settings.gpus_per_slot)
+        except ValueError as error:
+            raise SettingsError(f"MODELYARD_GPUS: {error}") from error
         self._running: dict[int, LocalProcess] = {}
 
     def run(self) -> None:
@@ -207,18 +212,6 @@ def _next_queued() -> Job | None:
         .limit(1)
     )
     return db.session.scalar(statement, execution_options={"populate_existing": True})
-
-
-def _devices(gpus: tuple[int, ...] | None) -> list[str]:
-    """Return a torch device for each job that may run at once."""
-    if gpus is not None:
-        return [f"cuda:{index}" for index in gpus] or ["cpu"]
-    command = shutil.which("nvidia-smi")
-    if command is None:
-        return ["cpu"]
-    answer = subprocess.run([command, "--list-gpus"], capture_output=True, text=True, check=False)
-    count = sum(line.startswith("GPU ") for line in answer.stdout.splitlines())
-    return [f"cuda:{index}" for index in range(count)] or ["cpu"]
 
 
 @contextmanager

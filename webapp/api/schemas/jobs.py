@@ -71,6 +71,7 @@ class ProgressOut(Out):
     percent: float
     eta_seconds: float | None
     images_per_second: float | None
+    device_memory_bytes: int | None = Field(description="The most it held of its GPUs so far")
 
 
 class BestOut(Out):
@@ -173,6 +174,25 @@ class PointOut(Out):
 
 class CurvesOut(RootModel[dict[str, list[PointOut]]]):
     """Points by the metric's name."""
+
+
+class LoadQuery(Query):
+    points: int | None = Field(
+        None, ge=2, le=100_000, description="At most so many of each, the peaks among them"
+    )
+
+
+class LoadPointOut(Out):
+    time: UtcTime
+    attempt: int
+    value: float
+
+
+class LoadOut(Out):
+    cpu_percent: list[LoadPointOut] = Field(description="Of one core: 200 is two whole ones")
+    memory_bytes: list[LoadPointOut]
+    gpu_percent: list[LoadPointOut] = Field(description="Of its GPUs together; none on a CPU")
+    gpu_memory_bytes: list[LoadPointOut]
 
 
 class LogQuery(Query):
