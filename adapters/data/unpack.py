@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -63,10 +64,24 @@ def unpack(archive: Path, into: Path, *, limits: Limits, progress: Progress | No
         raise
 
 
+# What the library raises on hostile bytes; OSError, too, where an offset makes no sense.
+_UNREADABLE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    NotImplementedError,
+    OSError,
+    RuntimeError,
+    UnicodeError,
+    ValueError,
+    struct.error,
+)
+
+
 def _opened(archive: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(archive)
-    except (zipfile.BadZipFile, NotImplementedError, UnicodeError, ValueError, EOFError) as failure:
+    except _UNREADABLE as failure:
         raise ArchiveRefused(f"the file is not a zip that can be read: {failure}") from failure
 
 
@@ -140,8 +155,7 @@ class _Unpacking:
             with self._file.open(entry.info) as source:
                 while chunk := source.read(_CHUNK_BYTES):
                     yield chunk
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError,
-                UnicodeError, ValueError) as failure:  # fmt: skip
+        except _UNREADABLE as failure:
             message = f"'{shown}' in the archive cannot be unpacked: {printable(str(failure))}"
             raise ArchiveRefused(message) from failure
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -51,14 +52,15 @@ def main() -> None:
     archive, into, limits = Path(asked["archive"]), Path(asked["into"]), Limits(**asked["limits"])
     try:
         path = unpack(archive, into, limits=limits, progress=child.Teller())
+        child.say({"path": os.fspath(path)})
+    except BrokenPipeError:  # the process that asked has ended
+        shutil.rmtree(into, ignore_errors=True)
     except ArchiveRefused as error:
         child.say({"error": str(error)})
     except OSError as error:
         child.say({"error": f"the disk refuses: {error.strerror}"})
     except MemoryError:
         child.say({"error": "the archive takes too much memory to read"})
-    else:
-        child.say({"path": os.fspath(path)})
 
 
 if __name__ == "__main__":
