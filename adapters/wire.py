@@ -9,6 +9,9 @@ modelyard:recorder          string: the recorder whose turn it is to record and 
 modelyard:workers           sorted set: worker name by the time it was last seen
 modelyard:worker:<name>     string: JSON of what the worker is and does, expires
 modelyard:drain:<name>      string: the worker takes no new job
+modelyard:ask:<framework>:<kind>  list: requests of one kind (predict, export), JSON, each with an id
+modelyard:asked:<id>        string: the worker that is at the request, expires; renewed meanwhile
+modelyard:answer:<id>       list of one: the answer to the request, JSON, expires
 modelyard:outputs           string: marks the outputs folder, so that `doctor` sees one not shared
 """
 
@@ -81,6 +84,40 @@ def task_id(job_id: int, attempt: int) -> str:
 def broker_priority(priority: int) -> int:
     """Translate the API's priority (9 is the most urgent) into Redis's (0 goes first)."""
     return PRIORITY_STEPS - 1 - priority
+
+
+class AskKind(StrEnum):
+    """What the web host asks a worker to do with the model that a job has left."""
+
+    PREDICT = "predict"  # {job, image (base64), threshold} → {prediction}
+    EXPORT = "export"  # {job, format} → {artifact, largest_difference, differences}
+
+
+class ExportFormat(StrEnum):
+    """The forms that a model can be exported to."""
+
+    ONNX = "onnx"
+    TORCHSCRIPT = "torchscript"
+
+
+# A request also has {id, kind, expires_at} (seconds since 1970), an answer that is a refusal
+# {error: {kind, message, hint}}; INVALID_IMAGE is the kind of one that is the sender's fault.
+INVALID_IMAGE = "invalid_image"
+MAX_ASKED_IMAGE_BYTES = 20 * 1000 * 1000
+ASKED_TTL_SECONDS = 30.0
+ANSWER_TTL_SECONDS = {AskKind.PREDICT: 60, AskKind.EXPORT: 24 * 3600}
+
+
+def ask_key(framework: str, kind: AskKind) -> str:
+    return f"modelyard:ask:{framework}:{kind}"
+
+
+def asked_key(request_id: str) -> str:
+    return f"modelyard:asked:{request_id}"
+
+
+def answer_key(request_id: str) -> str:
+    return f"modelyard:answer:{request_id}"
 
 
 class EventType(StrEnum):

@@ -96,9 +96,9 @@ class DetectionEvaluation:
                     "ap50_95": rounded(ap.mean()),
                 }
             )
-        there = [row for row in rows if row["support"]]
+        met = [row for row in rows if row["support"]]
         metrics |= {
-            name: mean([row[name] for row in there]) for name in ("precision", "recall", "f1")
+            name: mean([row[name] for row in met]) for name in ("precision", "recall", "f1")
         }
         with_background = (*names, BACKGROUND)
         both = {"rows": with_background, "columns": with_background}

@@ -11,8 +11,9 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from PIL import Image
 
@@ -128,7 +129,7 @@ class _Split:
         worst = sorted(self._worst, key=lambda kept: (-kept[0], -kept[1]))
         for rank, (_, _, sample, verdict, picture) in enumerate(worst, start=1):
             name = f"{split}-{rank:02}.jpg"
-            write_atomically(folder / name, lambda stream, data=picture: stream.write(data))
+            write_atomically(folder / name, partial(_write, picture))
             entries.append({"file": name, "image": _name(sample.image, base), **verdict.details})
         return entries
 
@@ -185,6 +186,10 @@ def _name(image: Path, base: Path) -> str:
     except ValueError:
         name = image.name
     return name.encode(errors="replace").decode()
+
+
+def _write(content: bytes, stream: BinaryIO) -> None:
+    stream.write(content)
 
 
 def _drawn_already() -> Image.Image:
