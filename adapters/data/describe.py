@@ -18,15 +18,15 @@ from typing import TypeVar
 from adapters.contract import DatasetFormat, TaskType
 from adapters.data import yolo
 from adapters.data.content import Annotation, Content, Sample
-from adapters.data.description import DatasetError, Description, Problem
+from adapters.data.description import Description, Problem
+from adapters.data.detecting import detect_format
 from adapters.data.files import error, relative_name, warning
 from adapters.data.fingerprint import Fingerprint
 from adapters.data.images import CheckedFile, check_image
 from adapters.data.problems import ProblemList
 from adapters.data.reading import scan
-from adapters.data.roots import is_inside, printable, unreadable_as_dataset_error
+from adapters.data.roots import is_inside, unreadable_as_dataset_error
 from adapters.data.yolo_content import YoloContent
-from adapters.data.yolo_yaml import find_yaml, looks_like_yolo
 
 _SMALLEST_YOLO_SIDE = 10  # pixels; Ultralytics leaves out smaller images
 _T = TypeVar("_T")
@@ -86,28 +86,6 @@ def _describe(content: Content, *, threads: int) -> Description:
         problems=problems.result(),
         fingerprint=fingerprint.result(),
     )
-
-
-def detect_format(path: Path) -> DatasetFormat:
-    """Tell the format of a data set by its names. Raises DatasetError where none fits."""
-    shown = printable(str(path))
-    if path.suffix.lower() in (".yaml", ".yml") and path.is_file():
-        return DatasetFormat.YOLO
-    if not path.is_dir():
-        raise DatasetError(f"'{shown}' is not a folder")
-    try:
-        if looks_like_yolo(find_yaml(path)):
-            return DatasetFormat.YOLO
-    except DatasetError:  # no yaml, or several: then it is no YOLO data set, or cannot be told
-        pass
-    folders = {entry.name.lower() for entry in path.iterdir() if entry.is_dir()}
-    if {"images", "labels"} <= folders:
-        raise DatasetError(f"'{shown}' has images and labels but no data.yaml, which names classes")
-    if "annotations" in folders and any((path / "annotations").glob("*.json")):
-        raise DatasetError(f"'{shown}' looks like coco, which this version cannot read")
-    if not folders:
-        raise DatasetError(f"'{shown}' has no class folders and no data.yaml")
-    return DatasetFormat.IMAGEFOLDER
 
 
 def _map(check: Callable[[_T], _R], items: Sequence[_T], threads: int) -> Iterator[_R]:

@@ -82,6 +82,39 @@ def image_size(path: Path) -> tuple[int, int]:
     return (height, width) if turned else (width, height)
 
 
+def read_mask(path: Path, *, mode: str) -> Image.Image:
+    """Return a PNG, in 'RGB', or in 'L': gray values or, of a palette, its numbers.
+
+    Raises DatasetError where it cannot be read or has no 8 bits a pixel.
+    """
+    shown = printable(path.name)
+    try:
+        content = read_limited(path, limit=MAX_IMAGE_BYTES)
+        with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
+            if image.width * image.height > MAX_IMAGE_PIXELS:
+                raise DatasetError(f"mask '{shown}' has too many pixels")
+            image.load()
+            kept = image.copy()
+    except FileUnreadable as failure:
+        raise DatasetError(f"mask '{shown}' cannot be read: {failure}") from failure
+    except (MemoryError, DatasetError):
+        raise
+    except Exception as failure:  # on hostile bytes decoders raise anything, from IndexError on
+        reason = _reason(failure, content)
+        raise DatasetError(f"mask '{shown}' cannot be read as a PNG: {reason}") from failure
+    if mode == "RGB":
+        return kept.convert("RGB")
+    if kept.mode not in ("L", "P", "1"):
+        raise DatasetError(
+            f"mask '{shown}' has the mode {kept.mode}; a mask has 8 bits a pixel, gray or with "
+            "a palette, and its values are class ids"
+        )
+    if kept.mode == "1":
+        return kept.convert("L").point([0] + [1] * 255)
+    # The numbers of a palette's colours are the ids, not their brightness.
+    return Image.frombytes("L", kept.size, kept.tobytes())
+
+
 def read_limited(path: Path, *, limit: int) -> bytes:
     """Return the content of a file. Raises FileUnreadable, also where it is larger or no file."""
     try:

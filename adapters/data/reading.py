@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from adapters.contract import DatasetFormat, TaskType, TrainingJob
-from adapters.data import imagefolder, yolo_content
+from adapters.data import coco, imagefolder, masks, yolo_content
 from adapters.data.content import Content, SplitRule
 from adapters.data.description import DatasetError, Severity
 
@@ -20,6 +20,14 @@ TASKS_OF_FORMAT: dict[DatasetFormat, tuple[TaskType, ...]] = {
         TaskType.SEMANTIC_SEGMENTATION,
         TaskType.IMAGE_CLASSIFICATION,
     ),
+    DatasetFormat.COCO: (
+        TaskType.OBJECT_DETECTION,
+        TaskType.INSTANCE_SEGMENTATION,
+        TaskType.POSE_ESTIMATION,
+        TaskType.SEMANTIC_SEGMENTATION,
+        TaskType.IMAGE_CLASSIFICATION,
+    ),
+    DatasetFormat.MASKS: (TaskType.SEMANTIC_SEGMENTATION,),
 }
 
 
@@ -69,12 +77,15 @@ def scan(
     Without a task, for the one it is made for. Raises DatasetError where it cannot be read, or
     where no data set of its format can be for that task.
     """
-    tasks = TASKS_OF_FORMAT.get(format)
-    if tasks is None:
-        raise DatasetError(f"data sets of the format '{format}' cannot be read by this version")
+    tasks = TASKS_OF_FORMAT[format]
     if task_type is not None and task_type not in tasks:
         listed = " or ".join(tasks)
         raise DatasetError(f"a data set of the format '{format}' is for {listed}, not {task_type}")
     if format == DatasetFormat.IMAGEFOLDER:
         return imagefolder.scan(path, split_rule=split_rule, roots=roots)
-    return yolo_content.scan(path, task_type=task_type, split_rule=split_rule, roots=roots)
+    readers: dict[DatasetFormat, Callable[..., Content]] = {
+        DatasetFormat.YOLO: yolo_content.scan,
+        DatasetFormat.COCO: coco.scan,
+        DatasetFormat.MASKS: masks.scan,
+    }
+    return readers[format](path, task_type=task_type, split_rule=split_rule, roots=roots)

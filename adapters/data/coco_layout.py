@@ -1,0 +1,198 @@
+# ruff: noqa: PTH113, PTH114, PTH118
+# os.path and not pathlib: it answers False where pathlib raises (a name too long), and is faster.
+"""Finding the annotation files of a COCO data set and the images that they name.
+
+The usual layouts::
+
+    annotations/instances_train2017.json  annotations/instances_val2017.json  train2017/  val2017/
+    train/_annotations.coco.json          valid/_annotations.coco.json        images beside them
+    annotations.json                      images/                             (no splits)
+
+A file's kind and split are told by its name, else by its folder's.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import lru_cache
+from pathlib import Path
+
+from adapters.contract import TaskType
+from adapters.data.description import DatasetError, Problem
+from adapters.data.files import error, relative_name
+from adapters.data.roots import is_inside, printable
+
+_SPLIT_WORDS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
+_OTHER_KINDS = ("captions", "image_info")  # of COCO's own files; they outline nothing
+
+
+class Kind(StrEnum):
+    INSTANCES = "instances"
+    KEYPOINTS = "keypoints"
+    PANOPTIC = "panoptic"
+    STUFF = "stuff"
+
+
+# Of several kinds, the first that is there is read.
+_KINDS_OF_TASK: dict[TaskType | None, tuple[Kind, ...]] = {
+    TaskType.POSE_ESTIMATION: (Kind.KEYPOINTS, Kind.INSTANCES),
+    TaskType.SEMANTIC_SEGMENTATION: (Kind.PANOPTIC, Kind.INSTANCES, Kind.STUFF, Kind.KEYPOINTS),
+}
+_KINDS = (Kind.INSTANCES, Kind.KEYPOINTS, Kind.PANOPTIC, Kind.STUFF)
+
+
+_TASKS_TOLD: dict[Kind, tuple[TaskType, ...]] = {
+    Kind.INSTANCES: (TaskType.OBJECT_DETECTION, TaskType.IMAGE_CLASSIFICATION),
+    Kind.KEYPOINTS: (TaskType.POSE_ESTIMATION,),
+    Kind.PANOPTIC: (TaskType.SEMANTIC_SEGMENTATION,),
+    Kind.STUFF: (),
+}
+
+
+@dataclass(frozen=True)
+class AnnotationFile:
+    path: Path
+    kind: Kind
+    split: str  # train, val, test
+    splits_itself: bool  # its name tells no split: it is all that there is
+    folders: tuple[Path, ...]  # where its images may lie
+
+
+def find_annotations(given: Path) -> tuple[Path, list[Path]]:
+    """Return a data set's folder and the JSON files in it that may hold its annotations.
+
+    Raises DatasetError where there is none.
+    """
+    if given.suffix.lower() == ".json" and given.is_file():
+        return given.parent, [given]
+    if not given.is_dir():
+        raise DatasetError(f"'{printable(str(given))}' is neither a folder nor a .json file")
+    folders = [given, given / "annotations"]
+    folders += [entry for entry in sorted(given.iterdir()) if entry.is_dir() and _split(entry.name)]
+    found = [
+        file
+        for folder in folders
+        if folder.is_dir()
+        for file in sorted(folder.glob("*.json"))
+        if file.is_file() and not file.name.startswith(".")
+    ]
+    if not found:
+        raise DatasetError(
+            f"no annotations in '{printable(str(given))}'; COCO has them as "
+            "annotations/instances_train.json or train/_annotations.coco.json"
+        )
+    return given, found
+
+
+def choose_annotations(
+    files: Sequence[Path], *, base: Path, task_type: TaskType | None
+) -> tuple[list[AnnotationFile], list[Problem]]:
+    """Return the files to be read for a task, one a split. Raises DatasetError without any."""
+    known = [file for path in files if (file := _described(path, base)) is not None]
+    kinds = {file.kind for file in known}
+    wanted = next((kind for kind in _KINDS_OF_TASK.get(task_type, _KINDS) if kind in kinds), None)
+    of_kind = [file for file in known if file.kind == wanted]
+    if any(not file.splits_itself for file in of_kind):
+        of_kind = [file for file in of_kind if not file.splits_itself]
+    chosen: dict[str, AnnotationFile] = {}
+    problems: list[Problem] = []
+    for file in of_kind:
+        first = chosen.setdefault(file.split, file)
+        if first is not file:
+            name, other = relative_name(file.path, base), relative_name(first.path, base)
+            message = f"'{name}' and '{other}' are both of the split '{file.split}'; keep one"
+            problems.append(error("split_twice", message, file=name))
+    order = [split for split in ("train", "val", "test") if split in chosen]
+    if not order:
+        raise DatasetError("none of the .json files holds annotations of objects or segments")
+    return [chosen[split] for split in order], problems
+
+
+def kinds_told(files: Sequence[Path], base: Path) -> tuple[TaskType, ...]:
+    """Return the tasks that names of files tell of, beside those of the files that are read."""
+    kinds = {file.kind for path in files if (file := _described(path, base)) is not None}
+    return tuple(task for kind in _KINDS if kind in kinds for task in _TASKS_TOLD[kind])
+
+
+def _described(path: Path, base: Path) -> AnnotationFile | None:
+    stem = path.stem.lower()
+    if any(word in stem for word in _OTHER_KINDS):
+        return None
+    kind = next((kind for kind in (*_KINDS[1:], _KINDS[0]) if kind in stem), Kind.INSTANCES)
+    word = _split_word(path.stem)
+    inner = path.parent != base and path.parent.name != "annotations"
+    split = _split(path.stem) or (_split(path.parent.name) if inner else None)
+    return AnnotationFile(
+        path=path,
+        kind=kind,
+        split=split or "train",
+        splits_itself=split is None,
+        folders=_image_folders(path, base, split=split, word=word),
+    )
+
+
+def _image_folders(
+    path: Path, base: Path, *, split: str | None, word: str | None
+) -> tuple[Path, ...]:
+    words = [word, *(w for w, meant in _SPLIT_WORDS.items() if meant == split)]
+    names = list(dict.fromkeys(w for w in words if w))
+    places = [path.parent / "images", path.parent]
+    places += [base / name for name in names]
+    places += [base / "images" / name for name in names]
+    places += [base / name / "images" for name in names]
+    places += [base / "images", base]
+    return tuple(place for place in dict.fromkeys(places) if place.is_dir())
+
+
+def _split(name: str) -> str | None:
+    """Return the split that a name tells: 'instances_val2017', 'Train', 'valid'."""
+    word = _split_word(name)
+    return _SPLIT_WORDS[re.sub("[^a-z]", "", word.lower())] if word else None
+
+
+def _split_word(name: str) -> str | None:
+    """Return the part of a name that tells its split, with its year: 'val2017'."""
+    for part in re.split(r"[^A-Za-z0-9]+", name):
+        if re.sub("[0-9]+$", "", part.lower()) in _SPLIT_WORDS:
+            return part
+    return None
+
+
+class ImageFinder:
+    """Finds the images that an annotation file names, in one of its folders."""
+
+    def __init__(self, folders: Sequence[Path], *, allowed: Sequence[str]) -> None:
+        self._folders = list(folders)
+        self._allowed = allowed
+        self._real_folder = lru_cache(maxsize=4096)(os.path.realpath)
+        self.used: set[Path] = set()  # folders in which an image was found
+
+    def find(self, name: str) -> tuple[Path | None, bool]:
+        """Return an image's path, or None and whether its name leads out of the data set."""
+        outside = True
+        for number, folder in enumerate(self._folders):
+            place, base = os.path.split(os.path.join(folder, name.replace("\\", "/")))
+            real = os.path.join(self._real_folder(place), base)
+            if os.path.islink(real) or base in ("", ".", ".."):
+                real = os.path.realpath(real)
+            if not is_inside(real, self._allowed):
+                continue
+            outside = False
+            if os.path.isfile(real):
+                if number:  # the next image is most likely beside this one
+                    self._folders.insert(0, self._folders.pop(number))
+                self.used.add(folder)
+                return Path(os.path.normpath(os.path.join(place, base))), False
+        return None, outside
