@@ -242,6 +242,10 @@ SETTINGS: tuple[Setting, ...] = (
             "Time a cancelled child has to write its checkpoint before it is killed."),
     Setting("MODELYARD_SHUTDOWN_GRACE_SECONDS", "shutdown_grace_seconds", _seconds(0, 3600), "10",
             "Time the children of a worker that shuts down have to write their checkpoints."),
+    Setting("MODELYARD_REDIS_AWAY", "redis_away", _choice("pause", "train"), "pause",
+            "What training does once Redis has not answered for a lease time (30 s). `train` only "
+            "where no worker can be cut off from Redis alone, as on one host: a job could "
+            "otherwise be trained twice."),
     Setting("MODELYARD_THREADS", "threads", _integer(0, 1024), "0",
             "CPU threads of a training child; 0 leaves it to the framework."),
     Setting("MODELYARD_LOG_LEVEL", "log_level", _choice("debug", "info", "warning", "error"),
@@ -289,6 +293,7 @@ class Settings:
     max_attempts: int
     cancel_grace_seconds: float
     shutdown_grace_seconds: float
+    redis_away: str
     threads: int
     log_level: str
 

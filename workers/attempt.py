@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 from adapters.contract import DeviceChoice, TrainingError, TrainingJob
@@ -46,8 +48,12 @@ def run_attempt(
     settings: Settings,
     sink: EventSink,
     stop: StopRequest,
+    lease_until: Callable[[], float] = lambda: math.inf,
 ) -> Ending:
-    """Train a placed job in a child and return how it ended."""
+    """Train a placed job in a child and return how it ended.
+
+    The child is paused while ``lease_until()`` lies in the past, by workers.leash.lease_clock.
+    """
     gpus = gpu_watch.gpus() if job.compute_device != "cpu" else []
     introduction = {
         "worker": settings.worker_name,
@@ -70,4 +76,5 @@ def run_attempt(
         stop=stop,
         cancel_grace_seconds=settings.cancel_grace_seconds,
         shutdown_grace_seconds=settings.shutdown_grace_seconds,
+        lease_until=lease_until,
     ).run()

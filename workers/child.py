@@ -11,11 +11,12 @@ import threading
 import traceback
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import Any
 
 from adapters import get_adapter
 from adapters.contract import StopReason, TrainingError, TrainingJob
+from adapters.finishing import RememberingReporter, finish
 from modelyard.process import die_with_parent
+from workers import leash
 from workers.reporter import PipeReporter
 
 
@@ -24,7 +25,7 @@ class ChildPipes:
     """The child's ends of the pipes to its supervisor."""
 
     events: Connection  # to the supervisor: JSON messages
-    requests: Connection  # from the supervisor: the values of StopReason
+    requests: Connection  # from the supervisor: values of StopReason, and until when it may train
     log: Connection  # takes the place of stdout and stderr
 
 
@@ -40,28 +41,34 @@ def main(job: TrainingJob, pipes: ChildPipes, threads: int) -> None:
     reporter = PipeReporter(job, pipes.events)
     _listen(pipes.requests, reporter)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    reporter.finish(_train(job, reporter, threads=threads))
+    _train(job, reporter, threads=threads)
     sys.stdout.flush()
     # Not through the interpreter's exit: a library's stray thread must not keep a slot busy.
     os._exit(0)
 
 
-def _train(job: TrainingJob, reporter: PipeReporter, *, threads: int) -> dict[str, Any]:
+def _train(job: TrainingJob, reporter: PipeReporter, *, threads: int) -> None:
+    remembering = RememberingReporter(reporter)
     try:
         if threads:
             import torch
 
             torch.set_num_threads(threads)
-        result = get_adapter(job.framework).train(job, reporter)
+        adapter = get_adapter(job.framework)
+        result = adapter.train(job, remembering)
     except TrainingError as error:
         reporter.log(f"{error.message} {error.hint}".strip())
-        return {"error": error.to_json()}
+        reporter.finish({"error": error.to_json()})
     except Exception as error:
         from adapters.failures import as_training_error  # needs torch, which the template has
 
         traceback.print_exc()
-        return {"error": as_training_error(error, job).to_json()}
-    return {"result": result.to_json()}
+        reporter.finish({"error": as_training_error(error, job).to_json()})
+    else:
+        # Told before what follows: whatever becomes of that, the job is completed.
+        reporter.finish({"result": result.to_json()})
+        if result.stopped is None:
+            finish(job, adapter, result, remembering)
 
 
 def _die_with_supervisor() -> None:
@@ -98,12 +105,19 @@ def _redirect_output(log: Connection) -> None:
 def _listen(requests: Connection, reporter: PipeReporter) -> None:
     """Hear requests to stop; the end of the pipe means that the supervisor is gone."""
 
+    timer = leash.StopTimer() if sys.platform == "linux" else None
+
     def listen() -> None:
         while True:
             try:
-                reporter.request_stop(StopReason(requests.recv_bytes().decode()))
+                request = requests.recv_bytes()
             except (EOFError, OSError):
                 os.killpg(0, signal.SIGKILL)
+            if request.startswith(leash.MESSAGE):
+                if timer is not None:
+                    timer.wind(float(request.removeprefix(leash.MESSAGE)))
+            else:
+                reporter.request_stop(StopReason(request.decode()))
 
     threading.Thread(target=listen, name="stop-requests", daemon=True).start()
     # Someone's plain `kill` of the child: write a checkpoint and hand the job back.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -14,11 +13,13 @@ from celery.worker import state as celery_state
 from adapters import wire
 from adapters.contract import TrainingJob
 from workers.lease import Lease
+from workers.leash import lease_clock
 from workers.stopping import CANCEL_MODES, Stop, StopRequest
 
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.5
+STOP_SECONDS = 2.0
 
 
 @dataclass
@@ -31,6 +32,7 @@ class Attempt:
     renew_at: float  # by the control's clock
     device: str
     stop: StopRequest = field(default_factory=StopRequest)
+    publish_again: Callable[[int], None] = field(default=lambda seq: None)  # from this number on
     progress: dict[str, object] = field(default_factory=dict)  # the latest, for onlookers
 
 
@@ -40,11 +42,19 @@ class Control:
     Polls, because a message that says 'stop' can be missed, and a key cannot.
     """
 
-    def __init__(self, client: redis.Redis, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        client: redis.Redis,
+        *,
+        trains_without_redis: bool = False,
+        clock: Callable[[], float] = lease_clock,
+    ) -> None:
         self._client = client
+        self._trains_without_redis = trains_without_redis
         self._clock = clock
         self._attempts: dict[str, Attempt] = {}
-        self._lock = threading.Lock()
+        # Reentrant, because a signal handler asks for the attempts, too.
+        self._lock = threading.RLock()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="control", daemon=True)
 
@@ -53,7 +63,7 @@ class Control:
 
     def stop(self) -> None:
         self._stopped.set()
-        self._thread.join()
+        self._thread.join(STOP_SECONDS)  # it may wait for a silent Redis
 
     def add(self, job: TrainingJob, *, task_id: str, lease: Lease, device: str) -> Attempt:
         renew_at = self._clock() + wire.LEASE_RENEWAL_SECONDS
@@ -79,6 +89,11 @@ class Control:
         for attempt in self.attempts():
             attempt.stop.ask(Stop.SHUTDOWN)
 
+    def hurry(self) -> None:
+        """Let no attempt take more time: what trains is killed and handed back."""
+        for attempt in self.attempts():
+            attempt.stop.hurry()
+
     def _loop(self) -> None:
         redis_answers = True
         while not self._stopped.wait(POLL_SECONDS):
@@ -86,10 +101,13 @@ class Control:
                 self.poll()
                 redis_answers = True
             except redis.RedisError as error:
-                # Training goes on: the reaper holds still while Redis is away.
+                # Training goes on to the lease's end; the leash then pauses it.
                 if redis_answers:
-                    logger.warning("Redis does not answer, training goes on: %s", error)
+                    logger.warning("Redis does not answer: %s", error)
                 redis_answers = False
+                if self._trains_without_redis:
+                    for attempt in self.attempts():
+                        attempt.lease.go_on()
 
     def poll(self) -> None:
         """Look once. Raises RedisError."""
@@ -99,12 +117,17 @@ class Control:
                 attempt.stop.ask(Stop.NOW)
         if not attempts:
             return
+        self._renew_due(attempts)
         cancels = self._client.mget([wire.cancel_key(a.job.id) for a in attempts])
         fences = self._client.mget([wire.fence_key(a.job.id) for a in attempts])
-        for attempt, cancel, fence in zip(attempts, cancels, fences, strict=True):
+        replays = self._client.mget([wire.replay_key(a.job.id) for a in attempts])
+        for attempt, cancel, fence, replay in zip(attempts, cancels, fences, replays, strict=True):
             self._hear_cancel(attempt, cancel)
+            self._hear_replay(attempt, replay)
             if fence is not None and int(fence) > attempt.job.attempt:
                 attempt.stop.ask(Stop.LOST)  # given up, or cancelled just as it was taken
+
+    def _renew_due(self, attempts: list[Attempt]) -> None:
         for attempt in attempts:
             if self._clock() >= attempt.renew_at:
                 self._renew(attempt)
@@ -112,12 +135,21 @@ class Control:
     def _hear_cancel(self, attempt: Attempt, text: bytes | str | None) -> None:
         if text is None:
             return
-        number, _, mode = (text.decode() if isinstance(text, bytes) else text).partition(":")
+        number, _, mode = _text(text).partition(":")
         if number == str(attempt.job.attempt) and mode in CANCEL_MODES:
             attempt.stop.ask(CANCEL_MODES[mode])
 
+    def _hear_replay(self, attempt: Attempt, text: bytes | str | None) -> None:
+        """Publish again what Redis lost, once for each time that the recorder asks."""
+        if text is None:
+            return
+        number, _, seq = _text(text).partition(":")
+        if number == str(attempt.job.attempt):
+            self._client.delete(wire.replay_key(attempt.job.id))
+            attempt.publish_again(int(seq))
+
     def _renew(self, attempt: Attempt) -> None:
-        if attempt.lease.hold():
+        if attempt.lease.hold(client=self._client):
             attempt.renew_at = self._clock() + wire.LEASE_RENEWAL_SECONDS
         else:
             logger.error(
@@ -125,3 +157,7 @@ class Control:
                 attempt.job.id, attempt.job.attempt,
             )  # fmt: skip
             attempt.stop.ask(Stop.LOST)
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value

@@ -10,12 +10,13 @@ from typing import BinaryIO
 
 import redis
 
-from adapters import wire
 from adapters.wire import Event
+from workers.lease import Lease
 
 logger = logging.getLogger(__name__)
 
 BATCH_EVENTS = 200
+BATCH_BYTES = 1024 * 1024
 FIRST_RETRY_SECONDS = 0.5
 LAST_RETRY_SECONDS = 5.0
 
@@ -24,21 +25,23 @@ class Publisher:
     """Follows a journal from an offset and appends what is new to the event stream.
 
     The file is the buffer: training never waits for Redis, and nothing is held in memory. An
-    outage in the middle of a batch publishes its beginning twice; the recorder knows by the
-    sequence numbers.
+    outage in the middle of a batch publishes it twice; the recorder knows by the sequence
+    numbers. What Redis took and then lost is published again when the recorder asks.
     """
 
     def __init__(
         self,
-        client: redis.Redis,
+        lease: Lease,
         journal: Path,
         *,
         start_offset: int,
         on_published: Callable[[Event], None] = lambda event: None,
     ) -> None:
-        self._client = client
+        self._lease = lease
         self._journal = journal
+        self._start_offset = start_offset
         self._offset = start_offset
+        self._again_from: int | None = None
         self._on_published = on_published
         self._changed = threading.Event()
         self._closing = threading.Event()
@@ -48,6 +51,11 @@ class Publisher:
 
     def notify(self) -> None:
         """Say that the journal has grown."""
+        self._changed.set()
+
+    def publish_again(self, seq: int) -> None:
+        """Publish from this number of the attempt on once more: Redis has lost it."""
+        self._again_from = seq
         self._changed.set()
 
     def flush(self, *, wait_seconds: float) -> bool:
@@ -69,6 +77,7 @@ class Publisher:
                 # Cleared before reading: what is appended meanwhile sets it again.
                 closing = self._closing.is_set()
                 self._changed.clear()
+                self._go_back(file)
                 lines = self._next_lines(file)
                 if not lines:
                     if closing:
@@ -76,29 +85,45 @@ class Publisher:
                     self._changed.wait(1.0)
                     continue
                 try:
-                    self._publish(lines)
-                    retry_seconds = FIRST_RETRY_SECONDS
+                    if self._publish(lines):
+                        retry_seconds = FIRST_RETRY_SECONDS
+                        continue
+                    reason: object = "the lease is not ours just now"
                 except redis.RedisError as error:
-                    logger.warning("events wait in %s: %s", self._journal, error)
-                    self._gave_up.wait(retry_seconds)
-                    retry_seconds = min(2 * retry_seconds, LAST_RETRY_SECONDS)
+                    reason = error
+                logger.warning("events wait in %s: %s", self._journal, reason)
+                self._gave_up.wait(retry_seconds)
+                retry_seconds = min(2 * retry_seconds, LAST_RETRY_SECONDS)
+
+    def _go_back(self, file: BinaryIO) -> None:
+        seq, self._again_from = self._again_from, None
+        if seq is None:
+            return
+        file.seek(self._start_offset)
+        offset = self._start_offset
+        for line in file:
+            if not line.endswith(b"\n") or Event.from_json(line).seq >= seq:
+                break
+            offset += len(line)
+        self._offset = min(offset, self._offset)
 
     def _next_lines(self, file: BinaryIO) -> list[bytes]:
         file.seek(self._offset)
-        lines = []
+        lines: list[bytes] = []
+        size = 0
         for line in file:
             if not line.endswith(b"\n"):
                 break  # being written
             lines.append(line)
-            if len(lines) == BATCH_EVENTS:
+            size += len(line)
+            if len(lines) == BATCH_EVENTS or size > BATCH_BYTES:
                 break
         return lines
 
-    def _publish(self, lines: list[bytes]) -> None:
-        pipe = self._client.pipeline(transaction=False)
-        for line in lines:
-            pipe.xadd(wire.EVENT_STREAM, {"event": line.rstrip(b"\n")})
-        pipe.execute()
+    def _publish(self, lines: list[bytes]) -> bool:
+        if not self._lease.publish([line.rstrip(b"\n") for line in lines]):
+            return False
         self._offset += sum(len(line) for line in lines)
         for line in lines:
             self._on_published(Event.from_json(line))
+        return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import Callable
 
 import redis
@@ -18,6 +19,10 @@ from workers.presence import Presence
 from workers.template import Template
 
 logger = logging.getLogger(__name__)
+
+CONTROL_TIMEOUT_SECONDS = 3.0
+TIDY_SECONDS = 10.0  # after the children's grace: to publish how they ended and to say goodbye
+HURRY_SECONDS = 3.0
 
 _current: Runtime | None = None
 
@@ -36,7 +41,11 @@ class Runtime:
             raise SettingsError(f"MODELYARD_GPUS: {error}") from error
         self.slots = Slots(self.devices)
         self.redis = connect(settings.require_redis())
-        self.control = Control(self.redis)
+        # Of its own, and quicker to give up: a renewal must be tried several times in a lease time.
+        self.control = Control(
+            connect(settings.require_redis(), timeout_seconds=CONTROL_TIMEOUT_SECONDS),
+            trains_without_redis=settings.redis_away == "train",
+        )
         self.presence = Presence(
             self.redis,
             name=self.name,
@@ -54,9 +63,17 @@ class Runtime:
         self.presence.start()
 
     def shut_down(self) -> None:
-        """Take nothing new and let what trains write its checkpoint."""
-        self.shutting_down = True
-        self.control.shut_down()
+        """Take nothing new and let what trains write its checkpoint; the second time: at once.
+
+        Called in a signal handler of the main thread.
+        """
+        if self.shutting_down:
+            self.control.hurry()
+            exit_after(HURRY_SECONDS)
+        else:
+            self.shutting_down = True
+            self.control.shut_down()
+            exit_after(self.settings.shutdown_grace_seconds + TIDY_SECONDS)
 
     def stop(self) -> None:
         """End the side threads; the last thing a worker does."""
@@ -106,12 +123,18 @@ def choose_frameworks(wanted: tuple[str, ...] | None) -> list[str]:
     return list(wanted)
 
 
-def connect(url: str) -> redis.Redis:
+def exit_after(seconds: float) -> None:
+    """End this process in so many seconds, whatever it then waits for; its children end with it."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
+def connect(url: str, *, timeout_seconds: float = 10.0) -> redis.Redis:
     """Return a client that gives up on a silent connection and tries again."""
     return redis.Redis.from_url(
         url,
-        socket_timeout=10,
-        socket_connect_timeout=5,
+        socket_timeout=timeout_seconds,
+        socket_connect_timeout=min(timeout_seconds, 5.0),
         socket_keepalive=True,
         health_check_interval=10,
         retry=Retry(ExponentialBackoff(cap=1, base=0.1), 2),

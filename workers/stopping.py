@@ -38,16 +38,21 @@ CANCEL_MODES = {"after_epoch": Stop.AFTER_EPOCH, "now": Stop.NOW, "kill": Stop.K
 
 
 class StopRequest:
-    """The hardest request so far; safe between threads."""
+    """The hardest request so far; safe between threads and in a signal handler."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._stop: Stop | None = None
+        self.without_grace = False  # whatever is asked for: no time to write a checkpoint
 
     def ask(self, stop: Stop) -> None:
         with self._lock:
             if self._stop is None or stop > self._stop:
                 self._stop = stop
+
+    def hurry(self) -> None:
+        """Give the child no more time: its worker has to be gone at once."""
+        self.without_grace = True
 
     @property
     def current(self) -> Stop | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import os
 import signal
 import time
@@ -17,6 +18,7 @@ from typing import Any, Protocol
 from adapters.contract import ErrorKind, TrainingJob
 from adapters.wire import EventType, Outcome
 from modelyard.process import kill_group
+from workers.leash import Leash
 from workers.load import LoadMeter, LoadSampler
 from workers.log_lines import LogLines
 from workers.stopping import Stop, StopRequest
@@ -27,6 +29,11 @@ logger = logging.getLogger(__name__)
 POLL_SECONDS = 0.1
 LOG_INTERVAL_SECONDS = 0.3
 KILL_WAIT_SECONDS = 30.0
+
+_PAUSED = (
+    "training is paused: Redis has not answered for a lease time, and another worker may have "
+    "been given this job"
+)
 
 
 class EventSink(Protocol):
@@ -64,6 +71,7 @@ class Supervisor:
         stop: StopRequest,
         cancel_grace_seconds: float,
         shutdown_grace_seconds: float,
+        lease_until: Callable[[], float] = lambda: math.inf,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._job = job
@@ -71,6 +79,7 @@ class Supervisor:
         self._sink = sink
         self._stop = stop
         self._grace = {Stop.NOW: cancel_grace_seconds, Stop.SHUTDOWN: shutdown_grace_seconds}
+        self._leash = Leash(lease_until)
         self._clock = clock
         self._log = LogLines()
         self._log_due = clock()
@@ -108,6 +117,7 @@ class Supervisor:
         while True:
             ready = wait([sentinel, pipes.events, pipes.log], timeout=POLL_SECONDS)
             self._read(pipes, ready)
+            self._tend_leash(pid, pipes)
             self._pass_on_stop(pid, pipes)
             self._flush_log()
             self._tell_load()
@@ -158,6 +168,14 @@ class Supervisor:
             if self._asked != Stop.LOST:
                 self._sink(EventType.LOAD, sample)
 
+    def _tend_leash(self, pid: int, pipes: SupervisorPipes) -> None:
+        """Pause the child where its lease has ended, let it go on when it is had again."""
+        if not self._leash.tend(pid, pipes.requests) or self._asked == Stop.LOST:
+            return
+        line = _PAUSED if self._leash.paused else "Redis answers again: training goes on"
+        logger.warning("job %s: %s", self._job.id, line)
+        self._sink(EventType.LOG, {"lines": [line]})
+
     def _pass_on_stop(self, pid: int, pipes: SupervisorPipes) -> None:
         """Tell the child to stop, and kill its group when it was given its time."""
         wanted = self._stop.current
@@ -172,6 +190,8 @@ class Supervisor:
                     pipes.requests.send_bytes(wanted.reason.encode())
                 except OSError:
                     return  # it has just ended
+        if wanted is not None and (self._stop.without_grace or self._leash.paused):
+            self._kill_at = self._clock()  # no time, or no one who could write a checkpoint
         if self._kill_at is not None and self._clock() >= self._kill_at:
             try:
                 os.killpg(pid, signal.SIGKILL)

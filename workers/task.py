@@ -21,6 +21,7 @@ from workers.control import Attempt
 from workers.journal import Journal
 from workers.lease import Lease
 from workers.publisher import Publisher
+from workers.stopping import Stop
 from workers.supervisor import Ending
 
 logger = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ def train(task: Task, message: Mapping[str, Any]) -> dict[str, Any]:
     here = runtime.current()
     job = TrainingJob.from_message(message)
     lease = Lease(here.redis, job, worker=here.name)
-    if not lease.hold():
+    if not lease.acquire():
         # Delivered twice, cancelled while it waited, or given up: each is somebody else's now.
         logger.info("job %s attempt %s: not ours to train", job.id, job.attempt)
         raise Ignore
@@ -82,11 +83,13 @@ class AttemptRun:
     def run(self) -> Ending:
         journal = Journal(self._job)
         publisher = Publisher(
-            self._here.redis,
+            self._attempt.lease,
             journal.path,
             start_offset=journal.start_offset,
             on_published=self._tell_onlookers,
         )
+
+        self._attempt.publish_again = publisher.publish_again
 
         def sink(type: EventType, data: Mapping[str, Any]) -> None:
             if type == EventType.PROGRESS:
@@ -101,11 +104,12 @@ class AttemptRun:
                 settings=self._here.settings,
                 sink=sink,
                 stop=self._attempt.stop,
+                lease_until=lambda: self._attempt.lease.until,
             )
         finally:
             # A result that Redis has not heard is not lost: this waits while Redis is away.
             while not publisher.flush(wait_seconds=FLUSH_SECONDS):
-                if self._here.shutting_down:
+                if self._here.shutting_down or self._attempt.stop.current == Stop.LOST:
                     publisher.give_up()
                     break
             journal.close()

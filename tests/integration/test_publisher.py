@@ -12,6 +12,7 @@ from adapters.wire import Event, EventType
 from tests.integration.test_lease import JOB
 from tests.services import RedisService, wait_for
 from workers.journal import Journal
+from workers.lease import Lease
 from workers.publisher import Publisher
 from workers.runtime import connect
 
@@ -22,6 +23,12 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
     journal = Journal(placed)
     yield journal
     journal.close()
+
+
+def held(service: RedisService) -> Lease:
+    lease = Lease(connect(service.url), JOB, worker="w1")
+    lease.hold()
+    return lease
 
 
 def published(service: RedisService) -> list[int]:
@@ -35,7 +42,7 @@ def test_events_are_published_in_order_and_only_those_of_this_attempt(
 ) -> None:
     journal.append(EventType.LOG, {"lines": ["of an earlier attempt"]})
     start = journal.path.stat().st_size
-    publisher = Publisher(connect(redis_service.url), journal.path, start_offset=start)
+    publisher = Publisher(held(redis_service), journal.path, start_offset=start)
     for _ in range(500):
         journal.append(EventType.LOG, {"lines": ["손글씨"]})
         publisher.notify()
@@ -46,7 +53,7 @@ def test_events_are_published_in_order_and_only_those_of_this_attempt(
 def test_events_wait_in_the_file_while_redis_is_away(
     redis_service: RedisService, journal: Journal
 ) -> None:
-    publisher = Publisher(connect(redis_service.url), journal.path, start_offset=0)
+    publisher = Publisher(held(redis_service), journal.path, start_offset=0)
     journal.append(EventType.LOG, {"lines": ["before"]})
     publisher.notify()
     wait_for(lambda: published(redis_service) == [1], what="the first event")
@@ -64,11 +71,40 @@ def test_events_wait_in_the_file_while_redis_is_away(
 def test_a_publisher_that_gives_up_ends_at_once(
     redis_service: RedisService, journal: Journal
 ) -> None:
+    lease = held(redis_service)
     redis_service.kill()
-    publisher = Publisher(connect(redis_service.url), journal.path, start_offset=0)
+    publisher = Publisher(lease, journal.path, start_offset=0)
     journal.append(EventType.LOG, {"lines": ["kept in the file"]})
     publisher.notify()
     assert not publisher.flush(wait_seconds=0.2)
     publisher.give_up()
     assert publisher.flush(wait_seconds=5)
     assert "kept in the file" in journal.path.read_text()
+
+
+def test_what_the_recorder_misses_is_published_again_on_request(
+    redis_service: RedisService, journal: Journal
+) -> None:
+    journal.append(EventType.LOG, {"lines": ["of an earlier attempt"]})
+    start = journal.path.stat().st_size
+    for _ in range(4):
+        journal.append(EventType.LOG, {"lines": ["of this one"]})
+    publisher = Publisher(held(redis_service), journal.path, start_offset=start)
+    wait_for(lambda: published(redis_service) == [2, 3, 4, 5], what="the events")
+    publisher.publish_again(4)
+    wait_for(lambda: published(redis_service) == [2, 3, 4, 5, 4, 5], what="the last two again")
+    assert publisher.flush(wait_seconds=5)
+
+
+def test_a_worker_that_has_lost_its_lease_says_nothing_more(
+    redis_service: RedisService, journal: Journal
+) -> None:
+    lease = held(redis_service)
+    with redis_service.client() as client:
+        client.set(wire.lease_key(JOB.id), "3:w2:token")
+    publisher = Publisher(lease, journal.path, start_offset=0)
+    journal.append(EventType.LOG, {"lines": ["too late"]})
+    publisher.notify()
+    assert not publisher.flush(wait_seconds=1)
+    publisher.give_up()
+    assert published(redis_service) == []
