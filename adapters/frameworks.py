@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel
 
 from adapters.contract import DatasetFormat, TaskType, UnknownFramework
+from adapters.schemas import huggingface as huggingface_schema
 from adapters.schemas import timm as timm_schema
 from adapters.schemas import ultralytics as ultralytics_schema
 
@@ -62,7 +63,14 @@ _TIMM = FrameworkInfo(
     title="timm (PyTorch Image Models)",
     licence="Apache-2.0",
     task_types=(TaskType.IMAGE_CLASSIFICATION,),
-    formats={TaskType.IMAGE_CLASSIFICATION: (DatasetFormat.IMAGEFOLDER,)},
+    formats={
+        TaskType.IMAGE_CLASSIFICATION: (
+            DatasetFormat.IMAGEFOLDER,
+            DatasetFormat.YOLO,  # the classes of an image's objects are its labels
+            DatasetFormat.COCO,
+        )
+    },
+    multi_label=True,
     optimizers=timm_schema.OPTIMIZERS,
     hyperparameters=timm_schema.TimmHyperparameters,
     adapter="adapters.timm_adapter:TimmAdapter",
@@ -72,12 +80,21 @@ _TIMM = FrameworkInfo(
     catalog="adapters.timm_training.catalog",
 )
 
+_YOLO_OR_COCO = (DatasetFormat.YOLO, DatasetFormat.COCO)
+
 _ULTRALYTICS = FrameworkInfo(
     name="ultralytics",
     title="Ultralytics YOLO",
     licence="AGPL-3.0",
-    task_types=(TaskType.OBJECT_DETECTION,),
-    formats={TaskType.OBJECT_DETECTION: (DatasetFormat.YOLO,)},
+    task_types=tuple(TaskType),
+    formats={
+        TaskType.IMAGE_CLASSIFICATION: (DatasetFormat.IMAGEFOLDER,),
+        TaskType.OBJECT_DETECTION: _YOLO_OR_COCO,
+        TaskType.INSTANCE_SEGMENTATION: _YOLO_OR_COCO,
+        TaskType.SEMANTIC_SEGMENTATION: (DatasetFormat.MASKS, *_YOLO_OR_COCO),
+        TaskType.POSE_ESTIMATION: _YOLO_OR_COCO,
+        TaskType.ORIENTED_DETECTION: (DatasetFormat.YOLO,),
+    },
     optimizers=ultralytics_schema.OPTIMIZERS,
     hyperparameters=ultralytics_schema.UltralyticsHyperparameters,
     image_size_step=ultralytics_schema.IMAGE_SIZE_STEP,
@@ -88,8 +105,43 @@ _ULTRALYTICS = FrameworkInfo(
     catalog="adapters.ultralytics_training.catalog",
 )
 
+_HUGGINGFACE = FrameworkInfo(
+    name="huggingface",
+    title="Hugging Face transformers",
+    licence="Apache-2.0",
+    task_types=(
+        TaskType.IMAGE_CLASSIFICATION,
+        TaskType.OBJECT_DETECTION,
+        TaskType.SEMANTIC_SEGMENTATION,
+    ),
+    formats={
+        TaskType.IMAGE_CLASSIFICATION: (
+            DatasetFormat.IMAGEFOLDER,
+            DatasetFormat.YOLO,
+            DatasetFormat.COCO,
+        ),
+        TaskType.OBJECT_DETECTION: (DatasetFormat.YOLO, DatasetFormat.COCO),
+        TaskType.SEMANTIC_SEGMENTATION: (
+            DatasetFormat.MASKS,
+            DatasetFormat.COCO,
+            DatasetFormat.YOLO,
+        ),
+    },
+    optimizers=huggingface_schema.OPTIMIZERS,
+    hyperparameters=huggingface_schema.HuggingFaceHyperparameters,
+    multi_label=True,
+    adapter="adapters.huggingface_adapter:HuggingFaceAdapter",
+    library="transformers",
+    distributions=("transformers",),
+    # A folder a model, with the descriptions that were published with its weights.
+    weights_suffixes=("/model.safetensors",),
+    catalog="adapters.huggingface_training.catalog",
+)
+
 # The built-in ones; with those of installed packages: all_frameworks().
-FRAMEWORKS: dict[str, FrameworkInfo] = {info.name: info for info in (_TIMM, _ULTRALYTICS)}
+FRAMEWORKS: dict[str, FrameworkInfo] = {
+    info.name: info for info in (_TIMM, _ULTRALYTICS, _HUGGINGFACE)
+}
 
 
 def all_frameworks() -> Mapping[str, FrameworkInfo]:

@@ -1,45 +1,59 @@
-"""Ultralytics: object detection on a YOLO data set through the library's trainer and callbacks.
+"""Ultralytics: every task it trains, on any data set, through its own trainers and callbacks.
 
 A job that is stopped writes a checkpoint in the middle of its epoch and, resumed, goes on with
 the next batch. On a CPU it then ends with the same weights as if it had never stopped (with ``nbs``
 left alone); loader processes of a GPU host see the same images, augmented otherwise. A killed job
 repeats what came after its last checkpoint: one is written each epoch, and every ten minutes in a
-long one. The best epoch is the one with the highest mAP50-95, as the library has it.
+long one. The best epoch is the one with the highest fitness, as the library has it.
+docs/ultralytics.md tells more.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import threading
 import time
 import traceback
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import torch
+
 import adapters.ultralytics_training.offline as offline
+from adapters.batch_size import shrinking
 from adapters.checkpoints import remove_leftovers
 from adapters.contract import Best, ContractError, ErrorKind, Reporter, Result, TrainingJob
-from adapters.data import yolo
+from adapters.data.description import DatasetError
+from adapters.prediction import Predictor
 from adapters.ultralytics_training.checkpoint import STATE_KEY
 from adapters.ultralytics_training.errors import as_training_error
+from adapters.ultralytics_training.metrics import validation_loss
+from adapters.ultralytics_training.models import RTDETR
 from adapters.ultralytics_training.plan import (
     DATA_YAML,
+    PRECISIONS,
     check_job,
+    decide_precision,
+    invalid_data,
     library_arguments,
-    read_data,
+    read_content,
     read_resume,
     trim_results,
-    validation_loss,
 )
+from adapters.ultralytics_training.predictor import load_predictor
 from adapters.ultralytics_training.report import StopNow, TrainerReport
-from adapters.ultralytics_training.trainer import CheckpointingTrainer, Plan
-from adapters.ultralytics_training.weights import pretrained_file
+from adapters.ultralytics_training.sizing import fitting_batch_size
+from adapters.ultralytics_training.trainer import CheckpointingTrainer, Plan, make_trainer
+from adapters.ultralytics_training.view import write_description, write_view
+from adapters.ultralytics_training.weights import initial_file, pretrained_file
 
 _PLOT_SECONDS = 60.0  # the longest wait for a drawing thread
 
 
 class UltralyticsAdapter:
-    """Trains YOLO detectors."""
+    """Trains YOLO and RT-DETR models."""
 
     framework = "ultralytics"
 
@@ -57,6 +71,10 @@ class UltralyticsAdapter:
                         reporter.log(line)
                 raise failure from error
 
+    def load(self, job: TrainingJob) -> Predictor:
+        """Load a job's best model for use; see :class:`adapters.contract.Adapter`."""
+        return load_predictor(job)
+
 
 class _Attempt:
     """One attempt, from the checked job to its result."""
@@ -68,7 +86,15 @@ class _Attempt:
         self._report = TrainerReport(job, reporter, clock=time.monotonic)
         self._folder = job.output_dir / "ultralytics"
         self._model, self._options = check_job(job)
+        rtdetr = self._model.head == RTDETR
+        self._precision, why = decide_precision(
+            self._options.precision, job.compute_device, rtdetr=rtdetr
+        )
+        reporter.decided("precision", self._precision, why=why)
         self._resume = read_resume(job)
+        self._weights: Path | None = None
+        self._data: Mapping[str, Any] = {}
+        self._train_images = 0
         self._trainer: CheckpointingTrainer | None = None
 
     def run(self) -> Result:
@@ -76,22 +102,44 @@ class _Attempt:
             self._reporter.log("All epochs were trained before the interruption.")
             return self._result()
         try:
-            self._train()
+            self._prepare()
+            if self._job.batch_size:
+                self._train(self._job.batch_size)
+            else:
+                self._train_what_fits()
         except StopNow as stop:
             self._report.stopped = stop.reason
             if self._trainer is not None:
                 self._report.save_midway(self._trainer)
         finally:
-            if self._trainer is not None:
-                self._trainer.close_loaders()
+            self._close()
             shutil.rmtree(self._view, ignore_errors=True)
         return self._result()
 
-    def _train(self) -> None:
+    def _prepare(self) -> None:
+        """Make what the library reads: its view of the data set and the weights to begin with."""
         self._folder.mkdir(parents=True, exist_ok=True)
         remove_leftovers(self._job.checkpoints_dir)
         self._tell_whether_resumed()
-        self._trainer = trainer = CheckpointingTrainer(self._plan())
+        content = read_content(self._job)
+        try:
+            self._data = write_view(content, self._view, still_wanted=self._report.check_stop)
+        except DatasetError as error:
+            raise invalid_data(error) from error
+        write_description(content, self._folder / DATA_YAML)
+        self._train_images = len(content.splits["train"])
+        if self._resume is None:
+            self._weights = self._first_weights()
+
+    def _first_weights(self) -> Path | None:
+        if self._job.initial_dir is not None:
+            return initial_file(self._job)
+        if self._job.pretrained:
+            return pretrained_file(self._job, still_wanted=self._report.check_stop)
+        return None
+
+    def _train(self, batch_size: int) -> None:
+        self._trainer = trainer = make_trainer(self._plan(batch_size))
         threads = set(threading.enumerate())
         with offline.plotting_folder(self._folder):
             trainer.train()
@@ -100,26 +148,50 @@ class _Attempt:
                 thread.join(_PLOT_SECONDS)
         self._tell_files()
 
-    @property
-    def _view(self) -> Any:
-        return self._folder / f"{DATA_YAML.removesuffix('.yaml')}_data"
+    def _train_what_fits(self) -> None:
+        """Train with the largest batch that fits, with a smaller one where it does not, after all.
 
-    def _plan(self) -> Plan:
-        job = self._job
-        data = read_data(job)
-        yolo.write_ultralytics_yaml(data, self._folder / DATA_YAML)
-        weights = None
-        if job.pretrained and self._resume is None:
-            weights = pretrained_file(job, still_wanted=self._report.check_stop)
+        A resumed attempt takes the size of its checkpoint.
+        """
+        device = torch.device(self._job.compute_device)
+        if self._resume is not None:
+            size = int(self._resume["train_args"]["batch"])
+        else:
+            chosen = fitting_batch_size(self._plan, device=device, train_images=self._train_images)
+            size = chosen.size
+            self._reporter.decided("batch_size", size, why=chosen.why)
+
+        def train(size: int) -> None:
+            if self._trainer is not None:  # memory ran out: from the last checkpoint, if any
+                self._close()
+                self._trainer = None
+                self._resume = read_resume(dataclasses.replace(self._job, resume=True))
+            self._train(size)
+
+        shrinking(train, size, reporter=self._reporter, device=device)
+
+    def _close(self) -> None:
+        if self._trainer is not None:
+            self._trainer.close_loaders()
+
+    @property
+    def _view(self) -> Path:
+        return self._folder / "data"
+
+    def _plan(self, batch_size: int) -> Plan:
         return Plan(
             model=self._model,
-            data=data,
-            images={split: self._view / "images" / split for split in data.splits},
+            data=self._data,
             arguments=library_arguments(
-                job, self._options, folder=self._folder, resuming=self._resume is not None
+                self._job,
+                self._options,
+                batch_size=batch_size,
+                precision=PRECISIONS[self._precision],
+                folder=self._folder,
+                resuming=self._resume is not None,
             ),
-            checkpoints=job.checkpoints_dir,
-            weights=weights,
+            checkpoints=self._job.checkpoints_dir,
+            weights=self._weights,
             resume=self._resume,
             callbacks=self._report.callbacks(),
             still_wanted=self._report.check_stop,

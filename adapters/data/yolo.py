@@ -21,11 +21,10 @@ from adapters.data.roots import (
     real_paths,
     unreadable_as_dataset_error,
 )
-from adapters.data.yolo_export import write_ultralytics_yaml
 from adapters.data.yolo_labels import detect_task, label_path, labels_outside
 from adapters.data.yolo_yaml import YoloYaml, find_yaml, read_yaml
 
-__all__ = ["YoloData", "read", "scan", "write_ultralytics_yaml"]
+__all__ = ["YoloData", "read", "scan"]
 
 YOLO_SUFFIXES = IMAGE_SUFFIXES - {".gif", ".ppm", ".pgm"}  # what Ultralytics takes, too
 _FORMAT_SUFFIXES = frozenset((".txt", ".yaml", ".yml", ".cache", ".md", ".json"))

@@ -2,22 +2,63 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from adapters.contract import TaskType
 
 OPTIMIZERS = ("adamw", "sgd", "adam", "adamax", "nadam", "radam", "rmsprop", "musgd", "auto")
 DEFAULT_OPTIMIZER = "adamw"
 IMAGE_SIZE_STEP = 32  # the coarsest stride of the models
 
 
-def _number(default: float | None, low: float, high: float, description: str) -> Any:
+_BOXES = (
+    TaskType.OBJECT_DETECTION,
+    TaskType.INSTANCE_SEGMENTATION,
+    TaskType.POSE_ESTIMATION,
+    TaskType.ORIENTED_DETECTION,
+)
+_PLACES = (*_BOXES, TaskType.SEMANTIC_SEGMENTATION)  # all but classification
+_OUTLINES = (
+    TaskType.INSTANCE_SEGMENTATION,
+    TaskType.SEMANTIC_SEGMENTATION,
+    TaskType.ORIENTED_DETECTION,
+)
+_MASKS = (TaskType.INSTANCE_SEGMENTATION,)
+_POSE = (TaskType.POSE_ESTIMATION,)
+_ORIENTED = (TaskType.ORIENTED_DETECTION,)
+_CLASSES = (TaskType.IMAGE_CLASSIFICATION,)
+
+# RT-DETR has losses of its own, with fixed weights, and no suppression of overlaps.
+_NOT_RTDETR = ("box", "cls", "dfl", "cls_pw", "iou")
+_TASKS = "task_types"  # in the JSON schema of a field that not every task has
+
+
+def _field(default: Any, description: str, tasks: tuple[TaskType, ...] = (), **bounds: Any) -> Any:
+    """Return a field; ``tasks`` are those that have it, all where there are none."""
+    extra: Any = {_TASKS: [str(task) for task in tasks]} if tasks else None
+    return Field(default, description=description, json_schema_extra=extra, **bounds)
+
+
+def _number(
+    default: float | None,
+    low: float,
+    high: float,
+    description: str,
+    tasks: tuple[TaskType, ...] = (),
+) -> Any:
     """Return a field of a finite number between two bounds, both allowed."""
-    return Field(default, ge=low, le=high, allow_inf_nan=False, description=description)
+    return _field(default, description, tasks, ge=low, le=high, allow_inf_nan=False)
 
 
 class UltralyticsHyperparameters(BaseModel):
-    """Hyperparameters of detection with Ultralytics; the names are the library's own."""
+    """Hyperparameters of training with Ultralytics; the names are the library's own.
+
+    Fixed by the library: gradients are clipped to a norm of 10, and the model that is validated
+    and kept is an exponential moving average of the trained one.
+    """
 
     # strict: "0.1" or true in place of a number is a mistake of the client, not a number.
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -41,53 +82,100 @@ class UltralyticsHyperparameters(BaseModel):
         "up for one update. By default every batch is an update.",
     )
     patience: Annotated[int, Field(ge=0, le=10000)] = Field(
-        0, description="Epochs without a better mAP50-95 after which training ends; 0 never ends."
+        0, description="Epochs without a better fitness after which training ends; 0 never ends."
     )
 
     # Loss
-    box: float = _number(7.5, 0.0, 100.0, "Weight of the box loss.")
-    cls: float = _number(0.5, 0.0, 100.0, "Weight of the class loss.")
-    dfl: float = _number(1.5, 0.0, 100.0, "Weight of the distribution focal (or L1) loss.")
+    box: float = _number(7.5, 0.0, 100.0, "Weight of the box loss.", _BOXES)
+    cls: float = _number(0.5, 0.0, 100.0, "Weight of the class loss.", _BOXES)
+    dfl: float = _number(1.5, 0.0, 100.0, "Weight of the distribution focal (or L1) loss.", _BOXES)
     cls_pw: float = _number(
-        0.0, 0.0, 1.0, "Power of the inverse class frequency that weighs rare classes up; 0 is off."
+        0.0,
+        0.0,
+        1.0,
+        "Class weights: power of the inverse class frequency that lifts rare classes; 0 is off.",
+        _PLACES,
+    )
+    pose: float = _number(12.0, 0.0, 100.0, "Weight of the keypoints' loss.", _POSE)
+    kobj: float = _number(1.0, 0.0, 100.0, "Weight of the loss of keypoints' visibility.", _POSE)
+    rle: float = _number(
+        1.0, 0.0, 100.0, "Weight of the likelihood loss of YOLO26's keypoints.", _POSE
+    )
+    angle: float = _number(1.0, 0.0, 100.0, "Weight of the angle's loss.", _ORIENTED)
+    overlap_mask: bool = _field(
+        True, "Put the masks of an image into one, the smaller over the larger.", _MASKS
+    )
+    mask_ratio: Annotated[int, Field(ge=1, le=16)] = _field(
+        4, "How many times smaller than the image masks are trained.", _MASKS
     )
 
     # Model
     freeze: Annotated[int, Field(ge=0, le=100)] = Field(
         0, description="First layers that are not trained; useful with pretrained weights."
     )
-    single_cls: bool = Field(False, description="Take all classes for one: find things only.")
+    single_cls: bool = _field(False, "Take all classes for one: find things only.", _BOXES)
+    dropout: float = _number(
+        0.0, 0.0, 0.99, "Share of features dropped before the last layer.", _CLASSES
+    )
 
     # Augmentation. Nothing that changes what an image means is on unless asked for: a mirrored
     # digit, letter or X-ray is another one. For photographs fliplr 0.5 is what Ultralytics uses.
     hsv_h: float = _number(0.015, 0.0, 1.0, "Largest random change of the hue.")
     hsv_s: float = _number(0.7, 0.0, 1.0, "Largest random change of the saturation.")
     hsv_v: float = _number(0.4, 0.0, 1.0, "Largest random change of the brightness.")
-    degrees: float = _number(0.0, 0.0, 180.0, "Largest rotation, either way, in degrees.")
-    translate: float = _number(0.1, 0.0, 1.0, "Largest shift as a share of the image's side.")
-    scale: float = _number(0.5, 0.0, 0.99, "Largest change of size, either way, as a share.")
-    shear: float = _number(0.0, 0.0, 90.0, "Largest shear, either way, in degrees.")
-    perspective: float = _number(0.0, 0.0, 0.001, "Largest change of perspective.")
+    degrees: float = _number(0.0, 0.0, 180.0, "Largest rotation, either way, in degrees.", _PLACES)
+    translate: float = _number(
+        0.1, 0.0, 1.0, "Largest shift as a share of the image's side.", _PLACES
+    )
+    scale: float = _number(
+        0.5,
+        0.0,
+        0.99,
+        "Largest change of size, either way, as a share; for classification 1 less the smallest "
+        "area that is cut out.",
+    )
+    shear: float = _number(0.0, 0.0, 90.0, "Largest shear, either way, in degrees.", _PLACES)
+    perspective: float = _number(0.0, 0.0, 0.001, "Largest change of perspective.", _PLACES)
     flipud: float = _number(0.0, 0.0, 1.0, "Probability of an image upside down.")
     fliplr: float = _number(
         0.0, 0.0, 1.0, "Probability of a mirror image; 0.5 suits photographs, 0 digits and text."
     )
-    bgr: float = _number(0.0, 0.0, 1.0, "Probability of red and blue changing places.")
-    mosaic: float = _number(1.0, 0.0, 1.0, "Probability of four images put together as one.")
-    close_mosaic: Annotated[int, Field(ge=0, le=10000)] = Field(
-        10, description="Last epochs that go without mosaic, mixup and cutmix."
+    bgr: float = _number(0.0, 0.0, 1.0, "Probability of red and blue changing places.", _PLACES)
+    mosaic: float = _number(
+        1.0, 0.0, 1.0, "Probability of four images put together as one.", _PLACES
     )
-    mixup: float = _number(0.0, 0.0, 1.0, "Probability of two images laid over each other.")
-    cutmix: float = _number(0.0, 0.0, 1.0, "Probability of a part taken from another image.")
+    close_mosaic: Annotated[int, Field(ge=0, le=10000)] = _field(
+        10, "Last epochs that go without mosaic, mixup, cutmix and copy_paste.", _PLACES
+    )
+    mixup: float = _number(
+        0.0, 0.0, 1.0, "Probability of two images laid over each other.", _PLACES
+    )
+    cutmix: float = _number(
+        0.0, 0.0, 1.0, "Probability of a part taken from another image.", _PLACES
+    )
+    copy_paste: float = _number(
+        0.0, 0.0, 1.0, "Share of an image's objects that are copied into it.", _OUTLINES
+    )
+    copy_paste_mode: Literal["flip", "mixup"] = _field(
+        "flip", "What copies come from: the mirrored image or another one.", _OUTLINES
+    )
     multi_scale: float = _number(
-        0.0, 0.0, 0.5, "Random change of the training image size from batch to batch, as a share."
+        0.0,
+        0.0,
+        0.5,
+        "Random change of the training image size from batch to batch, as a share.",
+        _PLACES,
     )
+    auto_augment: Literal["randaugment", "autoaugment", "augmix", "none"] = _field(
+        "randaugment", "Policy of augmentation; with 'none' hsv_h, hsv_s and hsv_v count.", _CLASSES
+    )
+    erasing: float = _number(0.4, 0.0, 0.9, "Probability of a part being erased.", _CLASSES)
 
     # Validation
-    iou: float = _number(0.7, 0.01, 1.0, "Overlap from which two boxes of a class are one thing.")
-    max_det: Annotated[int, Field(ge=1, le=10000)] = Field(
-        300, description="Most boxes of an image."
+    iou: float = _number(
+        0.7, 0.01, 1.0, "Overlap from which two boxes of a class are one thing.", _BOXES
     )
+    max_det: Annotated[int, Field(ge=1, le=10000)] = _field(300, "Most boxes of an image.", _BOXES)
     plots: bool = Field(
         True, description="Draw the confusion matrix, the curves and examples of the last epoch."
     )
@@ -96,7 +184,8 @@ class UltralyticsHyperparameters(BaseModel):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto",
         description="'auto' takes bfloat16 where the processor or the GPU computes in it, else "
-        "float16 on a GPU and float32 on a processor. float16 needs a GPU.",
+        "float16 on a GPU and float32 on a processor; float32 for RT-DETR, whose matching half "
+        "precision can break. float16 needs a GPU.",
     )
     workers: Annotated[int, Field(ge=0, le=16)] = Field(
         4, description="Loader processes on a GPU host; a processor loads in the child itself."
@@ -107,3 +196,16 @@ class UltralyticsHyperparameters(BaseModel):
     deterministic: bool = Field(
         True, description="Prefer operations that give the same result each time, if slower."
     )
+
+
+def out_of_place(
+    options: UltralyticsHyperparameters, task_type: TaskType, *, rtdetr: bool
+) -> Iterator[str]:
+    """Yield a sentence for every hyperparameter that was set and means nothing to a job's model."""
+    for name in sorted(options.model_fields_set):
+        extra: Any = UltralyticsHyperparameters.model_fields[name].json_schema_extra
+        tasks = (extra or {}).get(_TASKS, ())
+        if tasks and str(task_type) not in tasks:
+            yield f"'{name}' means nothing for {task_type}; it is for {', '.join(tasks)}"
+        elif rtdetr and name in _NOT_RTDETR:
+            yield f"'{name}' means nothing for RT-DETR, which has losses of its own"

@@ -9,7 +9,7 @@ import torch
 import adapters.ultralytics_training.offline  # noqa: F401
 from adapters.catalog import ModelEntry
 from adapters.ultralytics_training.models import packaged_models
-from adapters.ultralytics_training.plan import DEFAULT_IMAGE_SIZE
+from adapters.ultralytics_training.plan import default_image_size
 from adapters.ultralytics_training.weights import is_published
 
 # isort: split
@@ -26,6 +26,6 @@ def catalog_entries() -> Iterator[ModelEntry]:
             name=model.name,
             task_types=(str(model.task_type),),
             params_m=round(sum(p.numel() for p in layers.parameters()) / 1e6, 2),
-            input_size=DEFAULT_IMAGE_SIZE,
+            input_size=default_image_size(model.task_type),
             pretrained=is_published(model.name),
         )

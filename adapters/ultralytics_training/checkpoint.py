@@ -103,7 +103,9 @@ def _snapshot(model: Any) -> Any:
         copy = deepcopy(model).to(memory_format=torch.contiguous_format)
     finally:
         model.criterion = criterion
-    copy.args = dict(vars(copy.args)) if not isinstance(copy.args, dict) else copy.args
+    arguments = getattr(copy, "args", None)  # the library gives a classifier none
+    if arguments is not None and not isinstance(arguments, dict):
+        copy.args = dict(vars(arguments))
     return copy
 
 
@@ -148,9 +150,10 @@ def set_random_states(states: dict[str, Any], device: torch.device) -> None:
 def mosaic_buffer(loader: Any) -> list[int]:
     """Return the latest loaded images, which mosaic takes its others from.
 
-    Empty where loader processes have buffers, and random states, of their own that nobody keeps.
+    Empty where loader processes have buffers, and random states, of their own that nobody keeps,
+    and for classification, which knows no mosaic.
     """
-    return [] if loader.num_workers else list(loader.dataset.buffer)
+    return [] if loader.num_workers else list(getattr(loader.dataset, "buffer", ()))
 
 
 def restore_mosaic_buffer(loader: Any, indices: list[int]) -> None:

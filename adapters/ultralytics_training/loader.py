@@ -8,14 +8,15 @@ from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import torch
+from torch.utils.data import RandomSampler, SequentialSampler
 
 import adapters.ultralytics_training.offline  # noqa: F401
 
 # isort: split
-from ultralytics.data import build as library_build
+from ultralytics.data import dataset as library_dataset
 from ultralytics.data.build import InfiniteDataLoader
-from ultralytics.data.dataset import YOLODataset
 from ultralytics.engine import trainer as library_trainer
+from ultralytics.utils import TQDM
 
 
 class EpochBatches:
@@ -70,6 +71,15 @@ def make_resumable(loader: InfiniteDataLoader, *, seed: int) -> ResumableLoader:
     return loader
 
 
+def make_sequential(loader: InfiniteDataLoader) -> InfiniteDataLoader:
+    """Let a validation loader go through its images in their order; for classification the
+    library shuffles them, so that a mean of batches depends on the draw."""
+    batches = loader.batch_sampler.sampler
+    if isinstance(batches.sampler, RandomSampler):
+        batches.sampler = SequentialSampler(loader.dataset)
+    return loader
+
+
 def begin_at(loader: ResumableLoader, *, epoch: int, batch: int) -> None:
     """Let a fresh loader begin with a batch of an epoch, both counted from 0."""
     loader.batch_sampler.sampler.begin_at(epoch=epoch, batch=batch)
@@ -78,25 +88,29 @@ def begin_at(loader: ResumableLoader, *, epoch: int, batch: int) -> None:
     loader.generator.manual_seed(loader.generator.initial_seed() + epoch)
 
 
-class WatchedDataset(YOLODataset):  # type: ignore[misc]
-    """The library's dataset, which can be interrupted as it looks at every image once."""
+class WatchedBar(TQDM):  # type: ignore[misc]
+    """The library's progress bar, undrawn: it can be interrupted as every image is looked at."""
 
     _watch: ClassVar[Callable[[], None] | None] = None
 
-    def result_to_label(self, result: Any) -> Any:
-        if WatchedDataset._watch is not None:
-            WatchedDataset._watch()
-        return super().result_to_label(result)
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **{**options, "disable": True})
+
+    def __iter__(self) -> Iterator[Any]:
+        for item in super().__iter__():
+            if WatchedBar._watch is not None:
+                WatchedBar._watch()
+            yield item
 
 
 @contextmanager
 def watching_scan(watch: Callable[[], None]) -> Iterator[None]:
     """Call ``watch`` for every image that is looked at; what it raises ends the look."""
-    WatchedDataset._watch = staticmethod(watch)
+    WatchedBar._watch = staticmethod(watch)
     try:
         yield
     finally:
-        WatchedDataset._watch = None
+        WatchedBar._watch = None
 
 
 def numbered(items: Iterable[Any], start: int = 0) -> Iterator[tuple[int, Any]]:
@@ -106,4 +120,4 @@ def numbered(items: Iterable[Any], start: int = 0) -> Iterator[tuple[int, Any]]:
 
 # The training loop numbers its batches with this; warm-up goes by the number.
 library_trainer.enumerate = numbered
-library_build.YOLODataset = WatchedDataset
+library_dataset.TQDM = WatchedBar

@@ -1,7 +1,8 @@
-"""The YOLO models that the installed Ultralytics can build, from the configurations it packages.
+"""The models that the installed Ultralytics can train, from the configurations it packages.
 
 A model is always built from these files, never from one that a checkpoint or a person brings:
-Ultralytics evaluates parts of a configuration as code.
+Ultralytics evaluates parts of a configuration as code. Left out are those that take something
+from the network: YOLO-World and YOLOE (an encoder of texts) and backbones of torchvision.
 """
 
 from __future__ import annotations
@@ -18,8 +19,31 @@ import yaml
 
 from adapters.contract import TaskType
 
-_STEM = re.compile(r"(?P<family>yolov?\d+)(?P<rest>.*)")
-_HEADS = {"Detect": TaskType.OBJECT_DETECTION, "v10Detect": TaskType.OBJECT_DETECTION}
+RTDETR = "RTDETRDecoder"
+_STEM = re.compile(r"(?P<family>yolov?\d+|rtdetr)(?P<rest>.*)")
+_HEADS = {
+    "Detect": TaskType.OBJECT_DETECTION,
+    "v10Detect": TaskType.OBJECT_DETECTION,
+    RTDETR: TaskType.OBJECT_DETECTION,
+    "Segment": TaskType.INSTANCE_SEGMENTATION,
+    "Segment26": TaskType.INSTANCE_SEGMENTATION,
+    "Pose": TaskType.POSE_ESTIMATION,
+    "Pose26": TaskType.POSE_ESTIMATION,
+    "OBB": TaskType.ORIENTED_DETECTION,
+    "OBB26": TaskType.ORIENTED_DETECTION,
+    "Classify": TaskType.IMAGE_CLASSIFICATION,
+    "SemanticSegment": TaskType.SEMANTIC_SEGMENTATION,
+}
+
+# What Ultralytics calls the tasks.
+LIBRARY_TASKS: dict[TaskType, str] = {
+    TaskType.OBJECT_DETECTION: "detect",
+    TaskType.INSTANCE_SEGMENTATION: "segment",
+    TaskType.POSE_ESTIMATION: "pose",
+    TaskType.ORIENTED_DETECTION: "obb",
+    TaskType.IMAGE_CLASSIFICATION: "classify",
+    TaskType.SEMANTIC_SEGMENTATION: "semantic",
+}
 
 
 @dataclass(frozen=True)
@@ -28,11 +52,12 @@ class PackagedModel:
 
     name: str
     task_type: TaskType
+    head: str  # the class of its last layer
     file: Path
     scale: str  # 'n', 's', …; empty where the file describes one size
 
     def config(self) -> dict[str, Any]:
-        """Return the configuration as Ultralytics' DetectionModel takes it."""
+        """Return the configuration as Ultralytics' models take it."""
         config = _read(self.file)
         if self.scale:
             config["scale"] = self.scale
@@ -47,21 +72,23 @@ def packaged_models() -> dict[str, PackagedModel]:
     if spec is None or not spec.submodule_search_locations:
         return {}
     folder = Path(spec.submodule_search_locations[0]) / "cfg" / "models"
-    found = (model for file in sorted(folder.rglob("yolo*.yaml")) for model in _sizes(file))
+    found = (model for file in sorted(folder.rglob("*.yaml")) for model in _sizes(file))
     return {model.name: model for model in found}
 
 
 def _sizes(file: Path) -> Iterator[PackagedModel]:
     raw = _read(file)
-    task_type = _HEADS.get(raw["head"][-1][2])
-    parts = _STEM.fullmatch(file.stem)
-    if task_type is None or parts is None:
-        return  # another task, or an architecture that takes another trainer
+    head = raw["head"][-1][2]
+    task_type, parts = _HEADS.get(head), _STEM.fullmatch(file.stem)
+    if task_type is None or parts is None or raw["backbone"][0][2] == "TorchVision":
+        return
     scales = list(raw.get("scales") or ())
+    if raw["backbone"][0][2] == "ResNetLayer":
+        scales = scales[:1]  # they change nothing
     for scale in scales or [""]:
         # 'yolov8-p2' in size 'n' is 'yolov8n-p2'; 'yolov10n' names its one size already.
         stem = f"{parts['family']}{scale}{parts['rest']}" if len(scales) > 1 else file.stem
-        yield PackagedModel(_published_name(stem), task_type, file, scale)
+        yield PackagedModel(_published_name(stem), task_type, head, file, scale)
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -117,8 +117,8 @@ def half_precision_works(model: torch.nn.Module) -> bool:
 class _LineHandler(logging.Handler):
     """Passes the library's lines on, without colours and without its tables and banners."""
 
-    _KEPT = ("Transferred", "Class weights")
-    _KEPT_ANYWHERE = ("corrupt image/label", "corrupt JPEG", "duplicate labels")
+    _KEPT = ("Transferred", "Remapped", "Class weights", "EarlyStopping")
+    _KEPT_ANYWHERE = ("ignoring corrupt", "ignoring image", "corrupt JPEG", "duplicate labels")
     _MOST_LINES = 50
 
     def __init__(self, write: Callable[[str], None]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,37 +11,68 @@ import torch
 from pydantic import ValidationError
 
 from adapters.checkpoints import write_atomically
-from adapters.contract import DatasetFormat, ErrorKind, TaskType, TrainingError, TrainingJob
-from adapters.data import yolo
+from adapters.contract import ErrorKind, TaskType, TrainingError, TrainingJob
+from adapters.data.content import Content
 from adapters.data.description import DatasetError
+from adapters.data.reading import read_for
+from adapters.frameworks import framework_info
 from adapters.schemas.ultralytics import (
     DEFAULT_OPTIMIZER,
     IMAGE_SIZE_STEP,
     OPTIMIZERS,
     UltralyticsHyperparameters,
+    out_of_place,
 )
 from adapters.ultralytics_training.checkpoint import read_state
-from adapters.ultralytics_training.models import PackagedModel, packaged_models
+from adapters.ultralytics_training.models import (
+    LIBRARY_TASKS,
+    RTDETR,
+    PackagedModel,
+    packaged_models,
+)
 from adapters.ultralytics_training.speed import cpu_computes_in_bf16
 
-DEFAULT_IMAGE_SIZE = 640
 DATA_YAML = "data.yaml"
 _LIBRARY_DEFAULT_BIAS_RATE = 0.1
 _MOMENTUM_OPTIMIZERS = ("sgd", "musgd", "rmsprop")
 
 # Options that are not arguments of the library, or are not passed on as they are.
-_OURS = {"nbs", "warmup_bias_lr", "freeze", "plots", "precision", "cache_images"}
+_OURS = {
+    "nbs",
+    "warmup_bias_lr",
+    "freeze",
+    "plots",
+    "precision",
+    "cache_images",
+    "auto_augment",
+}
 
 
 def check_job(job: TrainingJob) -> tuple[PackagedModel, UltralyticsHyperparameters]:
     """Return a job's model and options, or say what Ultralytics cannot do of it."""
-    if job.task_type is not TaskType.OBJECT_DETECTION:
-        raise _unsupported(f"Ultralytics jobs of the task '{job.task_type}' cannot be trained yet.")
-    if job.dataset_format is not DatasetFormat.YOLO:
-        raise _unsupported(f"Ultralytics trains on 'yolo' data sets, not on '{job.dataset_format}'")
+    formats = framework_info(job.framework).formats.get(job.task_type, ())
+    if job.dataset_format not in formats:
+        wanted = ", ".join(f"'{name}'" for name in formats) or "no"
+        raise _unsupported(
+            f"Ultralytics trains {job.task_type} on {wanted} data sets, not on "
+            f"'{job.dataset_format}'"
+        )
     model = packaged_models().get(job.model_name)
-    if model is None or model.task_type is not job.task_type:
-        raise _unsupported(f"'{job.model_name}' is no detection model of the installed Ultralytics")
+    if model is None:
+        raise _unsupported(f"'{job.model_name}' is no model of the installed Ultralytics")
+    if model.task_type is not job.task_type:
+        raise _unsupported(f"'{job.model_name}' is for {model.task_type}, not for {job.task_type}")
+    _check_numbers(job)
+    try:
+        options = UltralyticsHyperparameters.model_validate(dict(job.hyperparameters))
+    except ValidationError as error:
+        raise _unsupported(f"The job's hyperparameters are not right: {error}") from error
+    for sentence in out_of_place(options, job.task_type, rtdetr=model.head == RTDETR):
+        raise _unsupported(f"Hyperparameter {sentence}")
+    return model, options
+
+
+def _check_numbers(job: TrainingJob) -> None:
     if _optimizer(job) not in OPTIMIZERS:
         raise _unsupported(
             f"'{job.optimizer}' is no optimizer of Ultralytics; it has {', '.join(OPTIMIZERS)}"
@@ -53,24 +83,35 @@ def check_job(job: TrainingJob) -> tuple[PackagedModel, UltralyticsHyperparamete
         raise _unsupported(
             f"image_size is {image_size(job)}; it must be a multiple of {IMAGE_SIZE_STEP}"
         )
+
+
+def read_content(job: TrainingJob) -> Content:
+    """Read a job's data set, or say what is wrong with it."""
     try:
-        options = UltralyticsHyperparameters.model_validate(dict(job.hyperparameters))
-    except ValidationError as error:
-        raise _unsupported(f"The job's hyperparameters are not right: {error}") from error
-    return model, options
+        content = read_for(job)
+    except DatasetError as error:
+        raise invalid_data(error) from error
+    if content.multi_label:
+        raise _unsupported(
+            "Ultralytics trains no multi-label classification, and the data set's images have "
+            "several classes each; timm does"
+        )
+    if job.task_type == TaskType.SEMANTIC_SEGMENTATION and len(content.classes) < 2:
+        raise _unsupported("Semantic segmentation needs two classes; the background may be one")
+    return content
+
+
+def invalid_data(error: DatasetError) -> TrainingError:
+    hint = "Look at the problems on the data set's page, mend them and check it again."
+    return TrainingError(ErrorKind.DATASET_INVALID, str(error), hint=hint)
+
+
+def default_image_size(task_type: TaskType) -> int:
+    return 224 if task_type == TaskType.IMAGE_CLASSIFICATION else 640
 
 
 def image_size(job: TrainingJob) -> int:
-    return DEFAULT_IMAGE_SIZE if job.image_size is None else job.image_size
-
-
-def read_data(job: TrainingJob) -> yolo.YoloData:
-    """Read a job's data set, or say what is wrong with it."""
-    try:
-        return yolo.read(job.dataset_path)
-    except DatasetError as error:
-        hint = "Look at the problems on the data set's page, mend them and check it again."
-        raise TrainingError(ErrorKind.DATASET_INVALID, str(error), hint=hint) from error
+    return default_image_size(job.task_type) if job.image_size is None else job.image_size
 
 
 def read_resume(job: TrainingJob) -> dict[str, Any] | None:
@@ -80,7 +121,13 @@ def read_resume(job: TrainingJob) -> dict[str, Any] | None:
 
 
 def library_arguments(
-    job: TrainingJob, options: UltralyticsHyperparameters, *, folder: Path, resuming: bool
+    job: TrainingJob,
+    options: UltralyticsHyperparameters,
+    *,
+    batch_size: int,
+    precision: bool | str,
+    folder: Path,
+    resuming: bool,
 ) -> dict[str, Any]:
     """Return Ultralytics' arguments for a job."""
     optimizer = _optimizer(job)
@@ -90,22 +137,23 @@ def library_arguments(
         bias_rate = _LIBRARY_DEFAULT_BIAS_RATE if optimizer in _MOMENTUM_OPTIMIZERS else 0.0
     return {
         **options.model_dump(exclude=_OURS),
-        "task": "detect",
+        "task": LIBRARY_TASKS[job.task_type],
         "mode": "train",
         "model": f"{job.model_name}.yaml",
         "data": str(folder / DATA_YAML),
         "save_dir": str(folder),
         "exist_ok": True,
         "epochs": job.epochs,
-        "batch": job.batch_size,
+        "batch": batch_size,
         "imgsz": image_size(job),
         "optimizer": optimizer,
         "lr0": job.learning_rate,
         "warmup_bias_lr": bias_rate,
-        "nbs": options.nbs or job.batch_size,
+        "nbs": options.nbs or batch_size,
         "seed": job.seed,
         "device": job.compute_device,
-        "amp": _precision(options.precision, job.compute_device),
+        "amp": precision,
+        "auto_augment": None if options.auto_augment == "none" else options.auto_augment,
         "freeze": options.freeze or None,
         "cache": "ram" if options.cache_images else False,
         "pretrained": False,  # weights are read by us
@@ -127,22 +175,24 @@ def trim_results(path: Path, *, epochs: int) -> None:
     write_atomically(path, lambda stream: stream.write(text.getvalue().encode()))
 
 
-def validation_loss(metrics: Mapping[str, float]) -> float | None:
-    """Return the sum of the validation losses among Ultralytics' metrics."""
-    losses = [float(value) for name, value in metrics.items() if name.startswith("val/")]
-    return sum(losses) if losses else None
-
-
-def _precision(wanted: str, device: str) -> bool | str:
-    """Return the library's argument 'amp': 'bf16', True for float16, False for float32."""
-    if wanted == "auto":
-        if device.startswith("cuda"):
-            return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else True
-        return "bf16" if cpu_computes_in_bf16() else False
-    if wanted == "fp16" and not device.startswith("cuda"):
+def decide_precision(wanted: str, device: str, *, rtdetr: bool) -> tuple[str, str]:
+    """Return 'fp32', 'bf16' or 'fp16', and why that one."""
+    on_gpu = device.startswith("cuda")
+    if wanted == "fp16" and not on_gpu:
         raise _unsupported("precision fp16 needs a GPU; 'auto' picks what the device is fast in")
-    arguments: dict[str, bool | str] = {"bf16": "bf16", "fp16": True, "fp32": False}
-    return arguments[wanted]
+    if wanted != "auto":
+        return wanted, "the job asks for it"
+    if rtdetr:
+        return "fp32", "half precision can break RT-DETR's matching"
+    if on_gpu and not torch.cuda.is_bf16_supported(including_emulation=False):
+        return "fp16", "the GPU does not compute in bfloat16"
+    if on_gpu or cpu_computes_in_bf16():
+        return "bf16", f"{device} computes in it"
+    return "fp32", f"{device} is not faster in bfloat16"
+
+
+# Values of the library's argument 'amp'.
+PRECISIONS: dict[str, bool | str] = {"bf16": "bf16", "fp16": True, "fp32": False}
 
 
 def _optimizer(job: TrainingJob) -> str:

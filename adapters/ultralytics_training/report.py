@@ -6,14 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from adapters.contract import AdapterError, Reporter, StopReason, TrainingJob
-
-_METRICS = {
-    "metrics/precision(B)": "precision",
-    "metrics/recall(B)": "recall",
-    "metrics/mAP50(B)": "map50",
-    "metrics/mAP50-95(B)": "map50_95",
-}
-
+from adapters.ultralytics_training.metrics import shared_names
 
 # A kill costs at most this much of a long epoch.
 MIDWAY_SECONDS = 600.0
@@ -123,17 +116,10 @@ class TrainerReport:
 
     def _values(self, trainer: Any) -> dict[str, float]:
         train = {f"train_{name}": float(value) for name, value in trainer.tloss.items()}
-        val = {
-            f"val_{name.removeprefix('val/')}": float(value)
-            for name, value in trainer.metrics.items()
-            if name.startswith("val/")
-        }
         return {
             **train,
             "train_loss": sum(train.values()),
-            **val,
-            "val_loss": sum(val.values()),
-            **{ours: float(trainer.metrics[theirs]) for theirs, ours in _METRICS.items()},
+            **shared_names(trainer.metrics),
             "learning_rate": _learning_rate(trainer.optimizer),
             # None where only the validation of an interrupted epoch was left.
             **({} if self._rate is None else {"images_per_second": self._rate}),
@@ -171,10 +157,14 @@ def _images_trained(trainer: Any, step: int) -> int:
 
 
 def _line(epoch: int, epochs: int, values: Mapping[str, float]) -> str:
+    """Return the log's line of an epoch: the losses' sums, then what was measured."""
+    parts = [
+        f"{name} {value:.4g}"
+        for name, value in values.items()
+        if "loss" not in name and name not in ("learning_rate", "images_per_second")
+    ]
     return (
         f"epoch {epoch}/{epochs}: train_loss {values['train_loss']:.4g}, "
-        f"val_loss {values['val_loss']:.4g}, precision {values['precision']:.3f}, "
-        f"recall {values['recall']:.3f}, mAP50 {values['map50']:.4f}, "
-        f"mAP50-95 {values['map50_95']:.4f}, lr {values['learning_rate']:.3g}, "
-        f"{values.get('images_per_second', 0):.0f} images/s"
+        f"val_loss {values['val_loss']:.4g}, {', '.join(parts)}, "
+        f"lr {values['learning_rate']:.3g}, {values.get('images_per_second', 0):.0f} images/s"
     )

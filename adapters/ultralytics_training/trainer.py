@@ -1,4 +1,4 @@
-"""Ultralytics' detection trainer with our checkpoints, data and weights in place of its own.
+"""Ultralytics' trainers with our checkpoints, data and weights in place of their own.
 
 The training loop, losses, optimizers, schedules, augmentation and validation are the library's.
 """
@@ -13,8 +13,7 @@ from typing import Any
 import torch
 
 import adapters.ultralytics_training.offline  # noqa: F401
-from adapters.contract import Best, ErrorKind, TrainingError
-from adapters.data.yolo import YoloData
+from adapters.contract import ACCURACY_METRIC, Best, ErrorKind, TaskType, TrainingError
 from adapters.ultralytics_training.checkpoint import (
     STATE_KEY,
     inference_content,
@@ -24,13 +23,27 @@ from adapters.ultralytics_training.checkpoint import (
     set_random_states,
     write_checkpoint,
 )
-from adapters.ultralytics_training.loader import begin_at, make_resumable, watching_scan
-from adapters.ultralytics_training.models import PackagedModel
+from adapters.ultralytics_training.loader import (
+    begin_at,
+    make_resumable,
+    make_sequential,
+    watching_scan,
+)
+from adapters.ultralytics_training.metrics import accuracy
+from adapters.ultralytics_training.models import RTDETR, PackagedModel
 from adapters.ultralytics_training.speed import order_memory
 from adapters.ultralytics_training.weights import load_pretrained
 
 # isort: split
+from ultralytics.data import ClassificationDataset
+from ultralytics.engine.trainer import BaseTrainer
+from ultralytics.models.rtdetr.train import RTDETRTrainer
+from ultralytics.models.yolo.classify import ClassificationTrainer
 from ultralytics.models.yolo.detect import DetectionTrainer
+from ultralytics.models.yolo.obb import OBBTrainer
+from ultralytics.models.yolo.pose import PoseTrainer
+from ultralytics.models.yolo.segment import SegmentationTrainer
+from ultralytics.models.yolo.semantic import SemanticSegmentationTrainer
 from ultralytics.utils import IterableSimpleNamespace
 from ultralytics.utils.callbacks import get_default_callbacks
 from ultralytics.utils.torch_utils import unwrap_model
@@ -43,18 +56,20 @@ class Plan:
     """What a trainer is to train, and where it puts what."""
 
     model: PackagedModel
-    data: YoloData
-    images: Mapping[str, Path]  # folder of each split, labels beside it as Ultralytics wants them
+    data: Mapping[str, Any]  # what Ultralytics calls so: see view.write_view
     arguments: Mapping[str, Any]  # Ultralytics' own
     checkpoints: Path
-    weights: Path | None = None  # pretrained weights to begin with
+    weights: Path | None = None  # of the same architecture, to begin with
     resume: Mapping[str, Any] | None = None  # a checkpoint to go on from
     callbacks: Mapping[str, Callable[[Any], None]] = field(default_factory=dict)
     still_wanted: Callable[[], None] = lambda: None  # called as images are looked at; may raise
 
 
-class CheckpointingTrainer(DetectionTrainer):  # type: ignore[misc]
-    """Trains as planned; ``best`` and ``epochs_completed`` tell how far it is."""
+class CheckpointingTrainer(BaseTrainer):  # type: ignore[misc]
+    """Trains as planned; ``best_epoch`` and ``epochs_completed`` tell how far it is.
+
+    Mixed into a task's trainer of the library, in front of it.
+    """
 
     args: IterableSimpleNamespace
     wdir: Path
@@ -80,15 +95,8 @@ class CheckpointingTrainer(DetectionTrainer):  # type: ignore[misc]
 
     def get_dataset(self) -> dict[str, Any]:
         """Return the checked data set; no file that a user wrote is read as YAML or run."""
-        names = ("item",) if self.args.single_cls else self._plan.data.names
-        return {
-            "path": str(self._plan.data.path),
-            **{split: str(folder) for split, folder in self._plan.images.items()},
-            "nc": len(names),
-            "names": dict(enumerate(names)),
-            "channels": 3,
-            "yaml_file": self.args.data,
-        }
+        one_class = {"nc": 1, "names": {0: "item"}} if self.args.single_cls else {}
+        return {**self._plan.data, **one_class, "yaml_file": self.args.data}
 
     def build_dataset(self, img_path: str, mode: str = "train", batch: int | None = None) -> Any:
         """Return the library's dataset of a split, or say what is wrong with the data."""
@@ -103,7 +111,10 @@ class CheckpointingTrainer(DetectionTrainer):  # type: ignore[misc]
     def setup_model(self) -> Mapping[str, Any] | None:
         """Build the packaged architecture, with pretrained weights where the job wants them."""
         model = self.get_model(cfg=self._plan.model.config(), verbose=False)
-        if self._plan.weights is not None and not self.resume:
+        if self._plan.resume is not None:
+            # Pretrained weights of more classes left a wider head; the weights themselves follow.
+            model.load(self._plan.resume["ema"], verbose=False)
+        elif self._plan.weights is not None:
             model.load(load_pretrained(self._plan.weights, model))
         self.model = order_memory(model, self.device)
         return self._plan.resume
@@ -119,7 +130,9 @@ class CheckpointingTrainer(DetectionTrainer):  # type: ignore[misc]
     ) -> Any:
         """Return the library's loader, for training one that can begin anywhere."""
         loader = super().get_dataloader(dataset_path, batch_size, rank, mode)
-        return make_resumable(loader, seed=self.args.seed) if mode == "train" else loader
+        if mode != "train":
+            return make_sequential(loader)
+        return make_resumable(loader, seed=self.args.seed)
 
     def resume_training(self, ckpt: Mapping[str, Any] | None) -> None:
         """Go on where a checkpoint ends; the library's own way begins from the averaged model."""
@@ -150,7 +163,10 @@ class CheckpointingTrainer(DetectionTrainer):  # type: ignore[misc]
         if self._plan.resume is None:
             return
         state = self._plan.resume[STATE_KEY]
-        begin_at(self.train_loader, epoch=self.start_epoch, batch=state["batches"])
+        # Another batch size where memory ran out: the same images are trained already.
+        trained = state["batches"] * self._plan.resume["train_args"]["batch"]
+        batch = trained // self.args.batch
+        begin_at(self.train_loader, epoch=self.start_epoch, batch=batch)
         restore_mosaic_buffer(self.train_loader, state["mosaic_buffer"])
         set_random_states(state["random"], self.device)
         self._carried = state["losses"] and self._plan.resume
@@ -169,7 +185,7 @@ class CheckpointingTrainer(DetectionTrainer):  # type: ignore[misc]
             group["lr"] = saved["lr"]
 
     def save_model(self) -> bool:
-        """Report the epoch's metrics, then write last.pt, and best.pt where it is the best.
+        """Report the epoch's metrics, then write last.pt, and best.pt where it is the fittest.
 
         In this order a kill in between repeats the epoch; the other order would lose its metrics.
         """
@@ -178,8 +194,9 @@ class CheckpointingTrainer(DetectionTrainer):  # type: ignore[misc]
         self.epochs_completed = self.epoch + 1
         is_best = self.best_fitness == self.fitness
         if is_best:
-            value = float(self.metrics["metrics/mAP50(B)"])
-            self.best_epoch = Best(epoch=self.epoch + 1, metric="map50", value=value)
+            task = self._plan.model.task_type
+            value = accuracy(self.metrics, task)
+            self.best_epoch = Best(self.epoch + 1, metric=ACCURACY_METRIC[task], value=value)
         self.run_callbacks(EPOCH_METRICS)
         if is_best:
             write_checkpoint(inference_content(self), self.best)
@@ -231,6 +248,56 @@ class CheckpointingTrainer(DetectionTrainer):  # type: ignore[misc]
             loader = getattr(self, name, None)
             if loader is not None:
                 loader.close()
+
+
+class _Detection(CheckpointingTrainer, DetectionTrainer):  # type: ignore[misc]
+    """Trains YOLO detectors."""
+
+
+class _Transformer(CheckpointingTrainer, RTDETRTrainer):  # type: ignore[misc]
+    """Trains RT-DETR."""
+
+
+class _Segmentation(CheckpointingTrainer, SegmentationTrainer):  # type: ignore[misc]
+    """Trains instance segmentation."""
+
+
+class _Pose(CheckpointingTrainer, PoseTrainer):  # type: ignore[misc]
+    """Trains pose estimation."""
+
+
+class _Oriented(CheckpointingTrainer, OBBTrainer):  # type: ignore[misc]
+    """Trains detection of oriented boxes."""
+
+
+class _Semantic(CheckpointingTrainer, SemanticSegmentationTrainer):  # type: ignore[misc]
+    """Trains semantic segmentation."""
+
+
+class _Classification(CheckpointingTrainer, ClassificationTrainer):  # type: ignore[misc]
+    """Trains classification; its folders are numbers, so no name of a class is a path."""
+
+    def build_dataset(self, img_path: str, mode: str = "train", batch: int | None = None) -> Any:
+        with watching_scan(self._plan.still_wanted):
+            return ClassificationDataset(
+                img_path, self.args, augment=mode == "train", prefix=mode, names=None
+            )
+
+
+_TRAINERS: dict[TaskType, type[CheckpointingTrainer]] = {
+    TaskType.OBJECT_DETECTION: _Detection,
+    TaskType.INSTANCE_SEGMENTATION: _Segmentation,
+    TaskType.POSE_ESTIMATION: _Pose,
+    TaskType.ORIENTED_DETECTION: _Oriented,
+    TaskType.SEMANTIC_SEGMENTATION: _Semantic,
+    TaskType.IMAGE_CLASSIFICATION: _Classification,
+}
+
+
+def make_trainer(plan: Plan) -> CheckpointingTrainer:
+    """Return the trainer of a plan's model."""
+    kind = _Transformer if plan.model.head == RTDETR else _TRAINERS[plan.model.task_type]
+    return kind(plan)
 
 
 def nan_loss(epoch: int) -> TrainingError:

@@ -63,6 +63,17 @@ def pretrained_file(job: TrainingJob, *, still_wanted: Callable[[], None]) -> Pa
     return target
 
 
+def initial_file(job: TrainingJob) -> Path:
+    """Return the best weights of the job that another begins with."""
+    assert job.initial_dir is not None
+    path = job.initial_dir / "checkpoints" / "best.pt"
+    if not path.is_file():
+        message = f"job {job.initial_job_id}, which this one begins with, has left no best.pt"
+        hint = "Begin with a job that has trained an epoch on this worker's storage."
+        raise TrainingError(ErrorKind.WEIGHTS_MISSING, message, hint=hint)
+    return path
+
+
 def load_checkpoint_file(path: Path) -> dict[str, Any]:
     """Read an Ultralytics .pt file without running code that it may hold.
 

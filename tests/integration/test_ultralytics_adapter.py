@@ -66,6 +66,7 @@ class ListReporter:
         self.measured: list[tuple[int, dict[str, float]]] = []
         self.artifacts: list[tuple[Path, str]] = []
         self.lines: list[str] = []
+        self.decisions: list[tuple[str, float | str]] = []
         self._stop = stop
         self.asked_at: float | None = None  # when a stop was first answered
 
@@ -74,6 +75,9 @@ class ListReporter:
 
     def metrics(self, *, epoch: int, values: Mapping[str, float], step: int | None = None) -> None:
         self.measured.append((epoch, dict(values)))
+
+    def decided(self, name: str, value: float | str, *, why: str) -> None:
+        self.decisions.append((name, value))
 
     def artifact(self, path: Path, *, kind: str) -> None:
         assert path.is_file()

@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 
 import pytest
-import yaml
 
 from adapters.contract import TaskType
 from adapters.data import yolo
@@ -146,8 +145,6 @@ def test_download_is_warned_of_and_never_run(tmp_path: Path):
     write_yaml(tmp_path, f"names: [cat]\ndownload: |\n  open('{touched}', 'w')\n")
     data = yolo.read(tmp_path)
     assert codes(data.problems) == ["download_ignored"]
-    made = yolo.write_ultralytics_yaml(data, tmp_path / "out.yaml")
-    assert "touched" not in made.read_text()
     assert not touched.exists()
 
 
@@ -259,38 +256,3 @@ def test_the_task_is_told_from_the_labels(tmp_path: Path, line: str, extra: str,
     make_yolo(tmp_path, line=line)
     write_yaml(tmp_path, f"names: [cat]\n{extra}")
     assert yolo.read(tmp_path).task_type == task
-
-
-def test_ultralytics_gets_a_yaml_and_links_and_nothing_else_of_the_user(tmp_path: Path):
-    folder = make_yolo(tmp_path / "set")
-    (folder / "labels" / "train.cache").write_bytes(b"a pickle that somebody made")
-    (folder / "images" / "val" / "2.png").rename(folder / "images" / "val" / "고양이\n x.png")
-    (folder / "labels" / "val" / "2.txt").unlink()
-    write_yaml(folder, "names: ['yes', '😀 \"x\": #', \"'\"]\ndownload: exit()\nkpt_shape: ''\n")
-    (tmp_path / "job").mkdir()
-    for _ in range(2):  # a second attempt finds what the first made
-        made = yolo.write_ultralytics_yaml(yolo.read(folder), tmp_path / "job" / "data.yaml")
-    content = yaml.safe_load(made.read_text(encoding="utf-8"))
-    view = tmp_path / "job" / "data_data"
-    assert content == {
-        "path": str(view),
-        "train": "images/train",
-        "val": "images/val",
-        "names": {0: "yes", 1: '😀 "x": #', 2: "'"},
-    }
-    links = sorted(p.relative_to(view).as_posix() for p in view.rglob("*") if p.is_symlink())
-    assert links == [
-        "images/train/0000000_0.png",
-        "images/train/0000001_1.png",
-        "images/train/0000002_2.png",
-        "images/val/0000000_0.png",
-        "images/val/0000001_1.png",
-        "images/val/0000002.png",
-        "labels/train/0000000_0.txt",
-        "labels/train/0000001_1.txt",
-        "labels/train/0000002_2.txt",
-        "labels/val/0000000_0.txt",
-        "labels/val/0000001_1.txt",
-    ]
-    assert (view / "images/train/0000001_1.png").resolve() == folder / "images/train/1.png"
-    assert not list(view.rglob("*.cache"))

@@ -16,6 +16,7 @@ from adapters.schemas.ultralytics import (
     DEFAULT_OPTIMIZER,
     OPTIMIZERS,
     UltralyticsHyperparameters,
+    out_of_place,
 )
 
 
@@ -61,9 +62,12 @@ def test_a_value_out_of_bounds_or_an_unknown_name_is_refused(wrong: dict[str, An
     assert caught.value.errors()[0]["loc"] == (name,)
 
 
-def test_the_framework_offers_detection_on_yolo_data() -> None:
+def test_the_framework_offers_every_task_and_the_formats_it_is_trained_on() -> None:
     info = framework_info("ultralytics")
-    assert info.formats == {TaskType.OBJECT_DETECTION: (DatasetFormat.YOLO,)}
+    assert set(info.task_types) == set(info.formats) == set(TaskType)
+    assert info.formats[TaskType.IMAGE_CLASSIFICATION] == (DatasetFormat.IMAGEFOLDER,)
+    assert DatasetFormat.COCO in info.formats[TaskType.POSE_ESTIMATION]
+    assert DatasetFormat.MASKS in info.formats[TaskType.SEMANTIC_SEGMENTATION]
     assert info.hyperparameters is UltralyticsHyperparameters
     assert info.optimizers == OPTIMIZERS
     assert info.optimizers[0] == DEFAULT_OPTIMIZER
@@ -87,7 +91,31 @@ def test_the_catalog_has_every_size_of_a_family(family: str) -> None:
     assert params == sorted(params)
 
 
-@pytest.mark.parametrize("name", ["yolo11n-seg", "rtdetr-l", "yolov8s-world", "../yolo11n", ""])
+@pytest.mark.parametrize(
+    ("name", "task_type"),
+    [
+        ("yolo11n-seg", TaskType.INSTANCE_SEGMENTATION),
+        ("yolo26n-pose", TaskType.POSE_ESTIMATION),
+        ("yolov8x-obb", TaskType.ORIENTED_DETECTION),
+        ("yolo12s-cls", TaskType.IMAGE_CLASSIFICATION),
+        ("yolo26n-sem", TaskType.SEMANTIC_SEGMENTATION),
+        ("rtdetr-l", TaskType.OBJECT_DETECTION),
+        ("yolov8n-rtdetr", TaskType.OBJECT_DETECTION),
+        ("yolov9c-seg", TaskType.INSTANCE_SEGMENTATION),
+    ],
+)
+def test_the_catalog_tells_what_a_model_is_for(name: str, task_type: TaskType) -> None:
+    entry = find_model("ultralytics", name)
+    assert entry is not None
+    assert entry.task_types == (str(task_type),)
+    assert entry.input_size == (224 if task_type == TaskType.IMAGE_CLASSIFICATION else 640)
+
+
+@pytest.mark.parametrize(
+    "name",
+    # Text encoders and backbones that would be fetched, a task that the API has not, no name.
+    ["yolov8s-world", "yoloe-11s-seg", "yolo11-cls-resnet18", "yolo26n-depth", "../yolo11n", ""],
+)
 def test_the_catalog_lacks_what_cannot_be_trained(name: str) -> None:
     assert find_model("ultralytics", name) is None
 
@@ -106,3 +134,36 @@ def test_schema_and_catalog_need_no_training_library() -> None:
         "sys.exit(bool({'torch', 'ultralytics', 'cv2', 'numpy'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "task_type", "rtdetr", "named"),
+    [
+        ({"mosaic": 0.5}, TaskType.IMAGE_CLASSIFICATION, False, ["mosaic"]),
+        ({"dropout": 0.1}, TaskType.OBJECT_DETECTION, False, ["dropout"]),
+        ({"pose": 1.0, "angle": 1.0}, TaskType.POSE_ESTIMATION, False, ["angle"]),
+        (
+            {"single_cls": True, "iou": 0.5},
+            TaskType.SEMANTIC_SEGMENTATION,
+            False,
+            ["iou", "single"],
+        ),
+        ({"mask_ratio": 2}, TaskType.INSTANCE_SEGMENTATION, False, []),
+        ({"box": 5.0, "mosaic": 0.0}, TaskType.OBJECT_DETECTION, True, ["box"]),
+        ({}, TaskType.IMAGE_CLASSIFICATION, False, []),
+    ],
+)
+def test_a_hyperparameter_of_another_task_is_named(
+    options: dict[str, Any], task_type: TaskType, rtdetr: bool, named: list[str]
+) -> None:
+    checked = UltralyticsHyperparameters.model_validate(options)
+    told = list(out_of_place(checked, task_type, rtdetr=rtdetr))
+    assert len(told) == len(named)
+    for sentence, name in zip(told, named, strict=True):
+        assert sentence.startswith(f"'{name}")
+
+
+def test_the_schema_tells_clients_which_tasks_have_a_field() -> None:
+    fields = UltralyticsHyperparameters.model_json_schema()["properties"]
+    assert fields["angle"]["task_types"] == ["oriented_detection"]
+    assert "task_types" not in fields["patience"]
