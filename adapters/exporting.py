@@ -187,12 +187,16 @@ def _onnx_runs(content: bytes) -> Runs:
 def _torchscript(
     module: _Tuple, network: Network, metadata: Mapping[str, str]
 ) -> tuple[bytes, dict[str, float]]:
-    traced = torch.jit.trace(module, (network.example,), strict=False, check_trace=False)
+    traced = torch.jit.trace(  # type: ignore[no-untyped-call]
+        module, (network.example,), strict=False, check_trace=False
+    )
     stream = io.BytesIO()
     extra = {METADATA_NAME: json.dumps(dict(metadata), ensure_ascii=False)}
     torch.jit.save(traced, stream, _extra_files=extra)
     content = stream.getvalue()
-    loaded = torch.jit.load(io.BytesIO(content), map_location="cpu")
+    loaded = torch.jit.load(  # type: ignore[no-untyped-call]
+        io.BytesIO(content), map_location="cpu"
+    )
     runs: Runs = lambda images: [tensor.numpy() for tensor in loaded(images)]  # noqa: E731
     return content, _compare(module, network, runs)
 

@@ -9,7 +9,7 @@ modelyard:recorder          string: the recorder whose turn it is to record and 
 modelyard:workers           sorted set: worker name by the time it was last seen
 modelyard:worker:<name>     string: JSON of what the worker is and does, expires
 modelyard:drain:<name>      string: the worker takes no new job
-modelyard:ask:<framework>:<kind>  list: requests of one kind (predict, export), JSON, each with an id
+modelyard:ask:<framework>:<kind>  list: requests of a kind (predict, export), JSON with an id
 modelyard:asked:<id>        string: the worker that is at the request, expires; renewed meanwhile
 modelyard:answer:<id>       list of one: the answer to the request, JSON, expires
 modelyard:outputs           string: marks the outputs folder, so that `doctor` sees one not shared

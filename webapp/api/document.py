@@ -11,6 +11,7 @@ from flask import Blueprint, Response, jsonify, render_template, send_from_direc
 from flask_openapi.blueprint import APIBlueprint
 from flask_openapi.models import Info, Tag
 from flask_openapi.openapi import OpenAPI
+from pydantic import BaseModel
 
 from webapp.api.schemas.base import Problem
 
@@ -37,7 +38,7 @@ _TITLES = {
     404: "There is no such thing, or you may not know of it",
     409: "At odds with what is there",
     413: "The body is too large",
-    415: "The body is not application/json",
+    415: "The body is of another type than the call takes",
     416: "The file has no such range",
     422: "A field is wrong; `errors` says which",
     429: "Too many failures; wait as long as `Retry-After` says",
@@ -68,6 +69,18 @@ def problems(*statuses: int) -> dict[str | int, Any]:
         status: {"description": _TITLES[status], "content": copy.deepcopy(content)}
         for status in statuses
     }
+
+
+def multipart(form: type[BaseModel], **files: str) -> dict[str, Any]:
+    """Return the description of a body with a form's fields and files (name: what it is)."""
+    schema = form.model_json_schema()
+    kinds = {
+        name: {"type": "string", "format": "binary", "description": meaning}
+        for name, meaning in files.items()
+    }
+    schema["properties"] = {**schema["properties"], **kinds}
+    schema["required"] = [*schema.get("required", []), *files]
+    return {"content": {"multipart/form-data": {"schema": schema}}, "required": True}
 
 
 def init_app(app: OpenAPI) -> None:
@@ -115,7 +128,7 @@ def _complete(document: dict[str, Any]) -> dict[str, Any]:
 
 def _complete_body(body: dict[str, Any] | None, schemas: dict[str, Any]) -> None:
     """A body of which no field is required may be left out."""
-    if body is not None:
+    if body is not None and "application/json" in body["content"]:
         name = body["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
         body["required"] = bool(schemas[name].get("required"))
 

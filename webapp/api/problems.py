@@ -21,9 +21,10 @@ _DETAILS = {
     404: "There is nothing at this address",
     405: "This address does not take the method {method}",
     413: "The body is larger than the API takes",
-    415: "Send the body as application/json",
+    415: "Send the body as application/json, a file as multipart/form-data",
     429: "Too many failed attempts; wait as long as Retry-After says",
 }
+_OWN_WORDS = (413, 415)  # where a view that takes a file has something else to say
 
 
 def init_app(app: Flask) -> None:
@@ -75,8 +76,10 @@ def _http_error(error: HTTPException) -> Response:
     if not _is_api():
         return make_response(error.get_response())
     status = error.code or 500
-    detail = _DETAILS.get(status, error.description or error.name)
-    response = problem(status, error.name, detail.format(method=request.method))
+    detail = _DETAILS.get(status, error.description or error.name).format(method=request.method)
+    if status in _OWN_WORDS and error.description not in (None, type(error).description):
+        detail = str(error.description)  # a view's own
+    response = problem(status, error.name, detail)
     original = error.get_response()
     for name in ("Allow", "Retry-After"):
         if name in original.headers:

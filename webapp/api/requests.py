@@ -1,20 +1,30 @@
-"""Bodies: JSON objects of modest size, or a clear refusal before any view is called."""
+"""Bodies: JSON objects of modest size, or a clear refusal before any view is called.
+
+What takes a file reads its body itself, see :mod:`webapp.api.multipart`.
+"""
 
 from __future__ import annotations
 
 import json
 import math
-from typing import Any, NoReturn
+from collections.abc import Callable
+from collections.abc import Callable
+from typing import Any, NoReturn, TypeVar, TypeVar
 
-from flask import Flask, request
+from flask import Flask, current_app, request
 from flask.json.provider import DefaultJSONProvider
 from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 
 from webapp.api.authentication import API
 from webapp.services.errors import Invalid
 
+F = TypeVar("F", bound=Callable[..., Any])
+
 _METHODS_WITH_BODY = ("POST", "PUT", "PATCH")
 _MAX_DEPTH = 20
+_FORM_BYTES = 100_000  # of a form, beside its file
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class StrictJson(DefaultJSONProvider):
@@ -26,6 +36,12 @@ class StrictJson(DefaultJSONProvider):
         return super().loads(s, parse_constant=_refuse, parse_float=_number, **kwargs)
 
 
+def reads_its_body(view: F) -> F:
+    """Leave a request's body to a view of the API: it is no JSON, and may be very large."""
+    view.reads_its_body = True  # type: ignore[attr-defined]
+    return view
+
+
 def init_app(app: Flask) -> None:
     app.json = StrictJson(app)
     app.before_request(_check_body)
@@ -35,9 +51,16 @@ def _check_body() -> None:
     """Refuse a body that is too large, not JSON, or not an object."""
     if not request.path.startswith(API) or request.method not in _METHODS_WITH_BODY:
         return
+    view = current_app.view_functions.get(request.endpoint or "")
+    if getattr(view, "reads_its_body", False):
+        return
     limit = request.max_content_length
     if limit is not None and (request.content_length or 0) > limit:
         raise RequestEntityTooLarge
+    if max_file_bytes is not None:
+        if request.mimetype != "multipart/form-data":
+            raise UnsupportedMediaType
+        return
     if not request.get_data(cache=True):
         return
     if request.mimetype != "application/json":
