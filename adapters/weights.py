@@ -1,7 +1,8 @@
-"""Where pretrained weights lie: one folder a framework, one file a model.
+"""Where pretrained weights lie: one folder a framework, one file or folder a model.
 
     <weights folder>/timm/resnet18.safetensors
     <weights folder>/ultralytics/yolo11n.pt
+    <weights folder>/huggingface/resnet-18/model.safetensors
 
 No name that a person sends becomes part of a path unless it is a plain file name.
 """
@@ -32,12 +33,13 @@ def weights_file_name(framework: str, model_name: str) -> str:
 def find_weights(weights_dir: Path, framework: str, model_name: str) -> Path | None:
     """Return the file of a model's pretrained weights, or None where there is none."""
     try:
-        preferred = weights_dir / weights_file_name(framework, model_name)
+        preferred = weights_file_name(framework, model_name)
     except ValueError:
         return None
-    stem = preferred.name.removesuffix(preferred.suffix)
-    for suffix in _suffixes(framework):
-        candidate = preferred.with_name(stem + suffix)
+    suffixes = _suffixes(framework)
+    stem = preferred.removesuffix(suffixes[0])
+    for suffix in suffixes:
+        candidate = weights_dir / (stem + suffix)
         if candidate.is_file():
             return candidate
     return None

@@ -1,0 +1,224 @@
+"""What a job comes to on this machine: the data, the sizes, the precision, in one frozen place."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+
+from adapters.contract import ErrorKind, TaskType, TrainingError, TrainingJob
+from adapters.data.content import Content
+from adapters.huggingface_training.data import Order
+from adapters.huggingface_training.zoo import ModelSpec, find_spec
+from adapters.schemas.huggingface import (
+    DEFAULT_OPTIMIZER,
+    OPTIMIZERS,
+    HuggingFaceHyperparameters,
+)
+
+TASKS = (
+    TaskType.IMAGE_CLASSIFICATION,
+    TaskType.OBJECT_DETECTION,
+    TaskType.SEMANTIC_SEGMENTATION,
+)
+_DETECTION_CLIP = 0.1  # what DETR and all that came of it were trained with
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A job with everything decided that its request left open."""
+
+    job: TrainingJob
+    hyperparameters: HuggingFaceHyperparameters
+    spec: ModelSpec
+    content: Content
+    image_size: int
+    device: torch.device
+    optimizer: str
+    precision: str  # fp32, bf16 or fp16
+    workers: int  # loader processes
+    batch_size: int
+
+    @cached_property
+    def order(self) -> Order:
+        splits = self.content.splits
+        return Order(
+            train_size=len(splits["train"]),
+            val_size=len(splits["val"]),
+            batch_size=self.batch_size,
+            seed=self.job.seed,
+        )
+
+    @property
+    def steps(self) -> int:
+        """Return the batches of an epoch."""
+        return self.order.train_steps
+
+    @property
+    def updates_per_epoch(self) -> int:
+        return -(-self.steps // self.hyperparameters.accumulation_steps)
+
+    @property
+    def gradient_clip(self) -> float:
+        """Return the bound on the gradients' norm; 0: none."""
+        if self.hyperparameters.gradient_clip is not None:
+            return self.hyperparameters.gradient_clip
+        return _DETECTION_CLIP if self.job.task_type == TaskType.OBJECT_DETECTION else 0.0
+
+    @property
+    def begins_with_weights(self) -> bool:
+        """Tell whether it begins with weights that someone trained."""
+        return self.job.pretrained or self.job.initial_dir is not None
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What must be the same for a checkpoint to be continued exactly."""
+        names = hashlib.sha256()
+        for split in ("train", "val"):
+            for sample in self.content.splits[split]:
+                line = f"{sample.image.relative_to(self.content.path)}\0{sample.classes}\n"
+                names.update(line.encode("utf-8", "surrogateescape"))
+        job = self.job
+        return {
+            "model_name": job.model_name,
+            "task_type": str(job.task_type),
+            "classes": list(self.content.classes),
+            "images": names.hexdigest(),
+            "epochs": job.epochs,
+            "batch_size": job.batch_size,
+            "learning_rate": job.learning_rate,
+            "optimizer": self.optimizer,
+            "image_size": self.image_size,
+            "seed": job.seed,
+            "hyperparameters": self.hyperparameters.model_dump(exclude={"workers"}),
+        }
+
+
+def make_plan(job: TrainingJob, content: Content) -> Plan:
+    """Decide what a job left open.
+
+    Raises TrainingError(UNSUPPORTED) where it asks for what the library or this machine cannot do.
+    """
+    hyperparameters = _hyperparameters(job)
+    spec = find_spec(job.model_name)
+    if spec is None or job.task_type not in spec.tasks:
+        raise _unsupported(
+            f"transformers trains no {job.task_type} with the model '{job.model_name}'",
+            hint="Pick a model of the catalog that lists this task.",
+        )
+    optimizer = (job.optimizer or DEFAULT_OPTIMIZER).lower()
+    if optimizer not in OPTIMIZERS:
+        raise _unsupported(
+            f"unknown optimizer '{job.optimizer}'", hint=f"One of {', '.join(OPTIMIZERS)}."
+        )
+    if job.epochs < 1 or job.batch_size < 0:
+        raise _unsupported("epochs must be at least 1, batch size at least 0 (found by trial)")
+    _check_for_task(job, hyperparameters, content)
+    device = _device(job.compute_device)
+    return Plan(
+        job=job,
+        hyperparameters=hyperparameters,
+        spec=spec,
+        content=content,
+        image_size=_image_size(job, spec),
+        device=device,
+        optimizer=optimizer,
+        precision=_precision(hyperparameters.precision, device, job.task_type),
+        workers=_workers(hyperparameters.workers, device),
+        batch_size=job.batch_size,
+    )
+
+
+def _hyperparameters(job: TrainingJob) -> HuggingFaceHyperparameters:
+    try:
+        return HuggingFaceHyperparameters.model_validate(dict(job.hyperparameters))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        name = ".".join(str(part) for part in first["loc"]) or "hyperparameters"
+        raise _unsupported(f"hyperparameter '{name}': {first['msg']}") from error
+
+
+def _check_for_task(job: TrainingJob, hp: HuggingFaceHyperparameters, content: Content) -> None:
+    """Refuse what would be passed over in silence."""
+    if job.task_type == TaskType.OBJECT_DETECTION:
+        for name in ("label_smoothing", "class_weights", "rotation", "random_erasing"):
+            if getattr(hp, name) not in (0.0, "none"):
+                raise _unsupported(
+                    f"hyperparameter '{name}' has no meaning for object detection",
+                    hint="Leave it out.",
+                )
+    weights = hp.class_weights
+    if isinstance(weights, list) and len(weights) != len(content.classes):
+        raise _unsupported(
+            f"hyperparameter 'class_weights' has {len(weights)} numbers and the data set has "
+            f"{len(content.classes)} classes",
+            hint="Give one number a class, in their order.",
+        )
+
+
+def _image_size(job: TrainingJob, spec: ModelSpec) -> int:
+    size = job.image_size or spec.image_size
+    if size % spec.size_step:
+        near = max(1, round(size / spec.size_step)) * spec.size_step
+        raise _unsupported(
+            f"{spec.name} takes image sizes that are multiples of {spec.size_step}, not {size}",
+            hint=f"Take {near}, or leave it to the model's own, {spec.image_size}.",
+        )
+    return size
+
+
+def _device(name: str) -> torch.device:
+    if "," in name:
+        raise _unsupported(
+            f"training on several GPUs ({name}) is not offered for transformers",
+            hint="Start it on a worker with one GPU a slot (MODELYARD_GPUS_PER_SLOT=1).",
+        )
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise TrainingError(ErrorKind.DEVICE, f"'{name}' is not a device of torch") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise TrainingError(
+            ErrorKind.DEVICE,
+            f"{name} was asked for, but torch finds no GPU that it can use",
+            hint="Look at `nvidia-smi` on the worker, or start the job on a CPU.",
+        )
+    return device
+
+
+def _precision(choice: str, device: torch.device, task_type: TaskType) -> str:
+    if choice == "fp16" and device.type != "cuda":
+        raise _unsupported(
+            "precision fp16 needs a GPU", hint="Take 'auto': it picks what the device is fast in."
+        )
+    if choice != "auto":
+        return choice
+    # The matching of boxes to objects is decided by small differences of costs.
+    if task_type == TaskType.OBJECT_DETECTION:
+        return "fp32"
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        # Emulated, it is slower than float32.
+        capabilities = torch.cpu.get_capabilities()
+        fast = any(capabilities.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16"))
+    return "bf16" if fast else "fp32"
+
+
+def _workers(choice: int | None, device: torch.device) -> int:
+    if choice is not None:
+        return choice
+    cores = len(os.sched_getaffinity(0))
+    if device.type == "cpu":
+        # Training itself uses all cores; on a few of them loader processes only get in the way.
+        return 0 if cores <= 4 else 2
+    return min(8, max(1, cores // max(1, torch.cuda.device_count())))
+
+
+def _unsupported(message: str, *, hint: str = "") -> TrainingError:
+    return TrainingError(ErrorKind.UNSUPPORTED, message, hint=hint)
