@@ -179,7 +179,7 @@ def _plugins() -> tuple[dict[str, FrameworkInfo], dict[str, str]]:
             found[name] = _load(name, adapters.select(name=name), infos.select(name=name))
         except Exception as error:  # a package's code may raise anything
             broken[name] = f"{type(error).__name__}: {error}"
-            logger.error("framework '%s' of an installed package is left out: %s", name, error)
+            logger.error("framework '%s' of a package is left out: %s", name, broken[name])
     return found, broken
 
 
