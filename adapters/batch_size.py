@@ -95,7 +95,7 @@ def find_batch_size(
     with _peak_meter(device) as peak:
         while isinstance(answer := decide(trials, limits=limits), int):
             trials.append(_try(step, answer, device=device, peak=peak, first=not trials))
-            release_memory(device)
+            release_memory()
     return answer
 
 
@@ -141,7 +141,7 @@ def decide(trials: Sequence[Trial], *, limits: Limits) -> int | Chosen:
 
 
 def shrinking(
-    train: Callable[[int], _Result], size: int, *, reporter: Reporter, device: torch.device
+    train: Callable[[int], _Result], size: int, *, reporter: Reporter, device: torch.device | str
 ) -> _Result:
     """Train with a batch size, and with half of it each time that memory runs out.
 
@@ -157,13 +157,13 @@ def shrinking(
         size //= 2
         why = f"memory of {device} ran out in training with a batch of {size * 2}"
         reporter.decided("batch_size", size, why=f"{why}; half of it, from the last checkpoint")
-        release_memory(device)  # here: until the handler has ended, the error holds the tensors
+        release_memory()  # here: until the handler has ended, the error holds the tensors
 
 
-def release_memory(device: torch.device) -> None:
+def release_memory() -> None:
     """Give back what nothing uses any more, so that the next batch finds it free."""
     gc.collect()
-    if device.type == "cuda":
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.empty_cache()
 
 

@@ -49,9 +49,10 @@ def out_of_memory(error: Exception, job: TrainingJob) -> TrainingError:
         hint = f"Start it again with batch size {job.batch_size // 2}, half of this one."
     else:
         hint = "Take a smaller image size or a smaller model."
+    batch = f"batch size {job.batch_size}" if job.batch_size else "the smallest batch"
     return TrainingError(
         ErrorKind.OUT_OF_MEMORY,
-        f"batch size {job.batch_size} of {job.model_name} does not fit into the memory of "
+        f"{batch} of {job.model_name} does not fit into the memory of "
         f"{job.compute_device}: {_first_line(error)}",
         hint=hint,
     )
@@ -61,6 +62,8 @@ def is_out_of_memory(error: Exception) -> bool:
     """Tell whether memory, of the GPU or of the machine, ran out."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
+    if isinstance(error, TrainingError):  # of another process of the same attempt
+        return error.kind == ErrorKind.OUT_OF_MEMORY
     text = str(error)
     return isinstance(error, RuntimeError) and any(part in text for part in _OUT_OF_MEMORY)
 

@@ -11,34 +11,40 @@ import dataclasses
 import os
 import traceback
 from contextlib import closing
+from functools import partial
 from typing import Any
 
 import timm
 import torch
 
+from adapters.batch_size import shrinking
 from adapters.checkpoints import remove_leftovers
 from adapters.contract import ErrorKind, Reporter, Result, TrainingJob
-from adapters.data.imagefolder import read
+from adapters.data.reading import read_for
 from adapters.failures import as_training_error
+from adapters.prediction import Predictor
+from adapters.ranks import Rank, devices_of, on_ranks
+from adapters.timm_training.best import BEST
 from adapters.timm_training.build import Parts, build
 from adapters.timm_training.data import Loader, Samples, make_transforms
 from adapters.timm_training.loop import Training
-from adapters.timm_training.plan import Plan, make_plan
+from adapters.timm_training.plan import Plan, check_task, make_plan
+from adapters.timm_training.predictor import TimmPredictor
 from adapters.timm_training.randomness import repeatable
-from adapters.timm_training.state import BEST, LAST, Place, read_last, restore
+from adapters.timm_training.state import LAST, Place, adopt_best, read_last, restore
+from adapters.timm_training.trial import choose_batch_size
 
 
 class TimmAdapter:
-    """Trains timm's models on image folders."""
+    """Trains timm's models to classify images, of one class each or of any number."""
 
     framework = "timm"
 
     def train(self, job: TrainingJob, reporter: Reporter) -> Result:
         """Train one attempt; see :class:`adapters.contract.Adapter`."""
         try:
-            plan = make_plan(job, read(job.dataset_path))
-            with repeatable(plan.device):
-                return _train(plan, reporter)
+            check_task(job)
+            return _train(job, reporter)
         except Exception as error:
             told = as_training_error(error, job)
             if told is error:
@@ -47,20 +53,67 @@ class TimmAdapter:
                 traceback.print_exception(error)  # into the job's log, which the hint speaks of
             raise told from error
 
+    def load(self, job: TrainingJob) -> Predictor:
+        """Load a job's best model; see :class:`adapters.contract.Adapter`."""
+        return TimmPredictor(job.checkpoints_dir / BEST, device=devices_of(job.compute_device)[0])
 
-def _train(plan: Plan, reporter: Reporter) -> Result:
-    if plan.device.type == "cuda":
-        torch.cuda.set_device(plan.device)
-    checkpoints = plan.job.checkpoints_dir
-    checkpoints.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(checkpoints)
+
+def _train(job: TrainingJob, reporter: Reporter) -> Result:
+    devices = devices_of(job.compute_device)
+    if job.batch_size:
+        return on_ranks(partial(_attempt, job), job=job, reporter=reporter, devices=devices)
+    # Found on one of the devices, which are alike, for all of them.
+    size = on_ranks(
+        partial(_find_batch_size, job, len(devices)),
+        job=job,
+        reporter=reporter,
+        devices=devices[:1],
+        apart=len(devices) > 1,
+    )
+    goes_on = job.resume
+
+    def attempt(size: int) -> Result:
+        nonlocal goes_on
+        attempted = dataclasses.replace(job, resume=goes_on)
+        goes_on = True  # after out-of-memory, from what this attempt has kept
+        work = partial(_attempt, attempted, batch_size=size)
+        return on_ranks(work, job=job, reporter=reporter, devices=devices)
+
+    return shrinking(attempt, size, reporter=reporter, device=job.compute_device)
+
+
+def _find_batch_size(job: TrainingJob, ranks: int, rank: Rank, reporter: Reporter) -> int:
+    """Return the batch size that a job goes on with, or the largest that fits."""
+    plan = make_plan(job, read_for(job), rank=rank)
     kept = _kept_state(plan, reporter)
     if kept is not None:
+        return int(kept["batch_size"])
+    with repeatable(plan.device):
+        return choose_batch_size(plan, reporter, ranks=ranks)
+
+
+def _attempt(
+    job: TrainingJob, rank: Rank, reporter: Reporter, *, batch_size: int | None = None
+) -> Result:
+    """Train on one device, alone or as a rank among others."""
+    plan = make_plan(job, read_for(job), rank=rank)
+    if batch_size:
+        plan = plan.with_batch_size(batch_size)
+    with repeatable(plan.device):
+        return _train_plan(plan, reporter)
+
+
+def _train_plan(plan: Plan, reporter: Reporter) -> Result:
+    if plan.device.type == "cuda":
+        torch.cuda.set_device(plan.device)
+    kept = plan.rank.first(partial(_kept_state, plan, reporter))
+    if kept is not None:
         plan = _continued(plan, kept, reporter)
-    parts = build(plan, reporter, load_pretrained=kept is None)
+    parts = build(plan, reporter, load_weights=kept is None)
     place = Place()
     if kept is not None:
-        place = restore(kept, parts=parts)
+        place = restore(kept, plan=plan, parts=parts)
+        adopt_best(place, plan=plan)
         _tell_again(plan, place, reporter)
         del kept  # as large as the model and its optimizer
     _tell_plan(plan, parts, reporter)
@@ -70,14 +123,17 @@ def _train(plan: Plan, reporter: Reporter) -> Result:
 
 def _kept_state(plan: Plan, reporter: Reporter) -> dict[str, Any] | None:
     """Return the checkpoint to go on from, or None where the job begins."""
-    last = plan.job.checkpoints_dir / LAST
+    checkpoints = plan.job.checkpoints_dir
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(checkpoints)
+    last = checkpoints / LAST
     if plan.job.resume and last.exists():
         return read_last(last, plan=plan, reporter=reporter)
     if plan.job.resume:
         reporter.log(f"no checkpoint at {last}: training from the beginning")
     # Else a later attempt could go on from what this one has nothing to do with.
     for name in (LAST, BEST):
-        (plan.job.checkpoints_dir / name).unlink(missing_ok=True)
+        (checkpoints / name).unlink(missing_ok=True)
     return None
 
 
@@ -86,6 +142,8 @@ def _continued(plan: Plan, kept: dict[str, Any], reporter: Reporter) -> Plan:
     if kept["device"] != plan.device.type:
         reporter.log(f"continuing on {plan.device.type} what began on {kept['device']}")
         return plan
+    if kept["ranks"] != plan.rank.total:
+        reporter.log(f"began on {kept['ranks']} devices, {plan.rank.total} here: last bits differ")
     threads, cores = kept["threads"], len(os.sched_getaffinity(0))
     if plan.device.type == "cpu" and threads != torch.get_num_threads():
         # Sums are split among the threads, so their number shows in the last bits.
@@ -110,16 +168,17 @@ def _tell_again(plan: Plan, place: Place, reporter: Reporter) -> None:
 def _tell_plan(plan: Plan, parts: Parts, reporter: Reporter) -> None:
     parameters = sum(p.numel() for p in parts.model.parameters())
     trained = sum(p.numel() for p in parts.model.parameters() if p.requires_grad)
+    several = "any number of them an image, " if plan.multi_label else ""
     splits = ", ".join(f"{len(images)} {split}" for split, images in plan.data.splits.items())
     reporter.log(
-        f"timm {timm.__version__}, torch {torch.__version__} on {plan.device}: "
+        f"timm {timm.__version__}, torch {torch.__version__} on {plan.job.compute_device}: "
         f"{plan.job.model_name}, {parameters / 1e6:.2f} million parameters"
         + (f" ({trained / 1e6:.2f} trained)" if trained != parameters else "")
     )
     reporter.log(
-        f"{len(plan.data.classes)} classes, images: {splits}; "
+        f"{len(plan.data.classes)} classes, {several}images: {splits}; "
         f"input {'x'.join(map(str, parts.data_config['input_size']))}, {plan.precision}, "
-        f"{plan.optimizer}, {plan.order.train_steps} steps an epoch, "
+        f"{plan.optimizer}, {plan.order.train_steps} steps an epoch of {plan.batch_size} images, "
         f"{plan.workers} loader processes, {torch.get_num_threads()} threads"
     )
 
@@ -127,7 +186,7 @@ def _tell_plan(plan: Plan, parts: Parts, reporter: Reporter) -> None:
 def _loader(plan: Plan, parts: Parts) -> Loader:
     transforms = make_transforms(plan.hyperparameters, parts.data_config)
     return Loader(
-        Samples(plan.data.splits, transforms=transforms, seed=plan.job.seed),
+        Samples(plan.data, transforms=transforms, seed=plan.job.seed),
         workers=plan.workers,
         device=plan.device,
         data_config=parts.data_config,

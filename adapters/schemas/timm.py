@@ -35,6 +35,9 @@ AutoAugment = Literal[
 ]
 
 
+ClassWeight = Annotated[float, Field(ge=0.0, le=1000.0, allow_inf_nan=False)]
+
+
 def _number(default: float | None, low: float, high: float, description: str) -> Any:
     """Return a field of a finite number between two bounds, both allowed."""
     return Field(default, ge=low, le=high, allow_inf_nan=False, description=description)
@@ -74,12 +77,28 @@ class TimmHyperparameters(BaseModel):
     )
 
     # Loss
-    loss: Literal["cross_entropy", "bce", "poly"] = Field(
-        "cross_entropy", description="Training loss; validation loss is always cross-entropy."
+    loss: Literal["auto", "cross_entropy", "bce", "asymmetric", "poly"] = Field(
+        "auto",
+        description="Training loss; 'auto' is cross-entropy, and 'bce' (binary, each class for "
+        "itself) where an image may have several classes. 'asymmetric' is for those only.",
     )
-    label_smoothing: float = _number(0.1, 0.0, 0.9, "Share of the target spread over all classes.")
+    class_weights: Literal["none", "balanced"] | list[ClassWeight] = Field(
+        "none",
+        description="Factors on the loss of each class: 'balanced' lets rare classes count as much "
+        "as frequent ones; or a list, in the order of the data set's classes. Not with 'poly'.",
+        max_length=100_000,
+    )
+    label_smoothing: float = _number(
+        0.1,
+        0.0,
+        0.9,
+        "Share of the target spread over all classes; with several classes an image, half of it "
+        "off each target.",
+    )
     mixup: float = _number(0.0, 0.0, 10.0, "Alpha of mixup; 0 switches it off.")
-    cutmix: float = _number(0.0, 0.0, 10.0, "Alpha of cutmix; 0 switches it off.")
+    cutmix: float = _number(
+        0.0, 0.0, 10.0, "Alpha of cutmix; 0 switches it off. Of one class an image only."
+    )
     mixup_prob: float = _number(1.0, 0.0, 1.0, "Share of batches that are mixed.")
     mixup_switch_prob: float = _number(
         0.5, 0.0, 1.0, "Share of mixed batches that get cutmix where both are on."
@@ -94,6 +113,11 @@ class TimmHyperparameters(BaseModel):
     )
     freeze_backbone: bool = Field(
         False, description="Train the classifier only; useful with pretrained weights."
+    )
+    freeze_stages: Annotated[int, Field(ge=0, le=100)] = Field(
+        0,
+        description="Stages that are not trained, from the input on; the stem is the first. "
+        "Their batch statistics stay, too.",
     )
     ema: bool = Field(
         False, description="Keep a moving average of the weights, validate it and keep its best."
@@ -138,13 +162,19 @@ class TimmHyperparameters(BaseModel):
         None, description="Loader processes; results do not depend on it. Chosen by default."
     )
     early_stopping_patience: Annotated[int, Field(ge=0, le=10000)] = Field(
-        0, description="Epochs without a better top-1 after which training ends; 0 never ends."
+        0,
+        description="Epochs without a better top-1 (mean average precision, with several classes "
+        "an image) after which training ends; 0 never ends.",
     )
 
     @model_validator(mode="after")
-    def _freezing_leaves_no_layers_to_decay(self) -> Self:
+    def _goes_together(self) -> Self:
         if self.freeze_backbone and self.layer_decay is not None:
             raise ValueError("layer_decay has no effect with freeze_backbone; set one of the two")
+        if self.freeze_backbone and self.freeze_stages:
+            raise ValueError("freeze_backbone freezes all stages; leave out freeze_stages")
+        if self.loss == "poly" and self.class_weights != "none":
+            raise ValueError("class_weights cannot be applied to the loss 'poly'; take another")
         return self
 
     @property

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import signal
-import warnings
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Generator, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
-from PIL import Image, ImageOps
 from timm.data import create_transform
 from timm.data.loader import PrefetchLoader, fast_collate
 from torch.utils.data import DataLoader, Dataset
 
-from adapters.data.description import DatasetError
-from adapters.data.images import FORMATS
+from adapters.data.content import Content, Sample
+from adapters.images import open_rgb
+from adapters.ranks import Rank
 from adapters.schemas.timm import TimmHyperparameters
 from adapters.timm_training.randomness import Stream, derive_seed, seed_everything
 
@@ -28,61 +26,40 @@ class SampleKey(NamedTuple):
     number: int  # of the image in its split
 
 
-class Samples(Dataset[tuple[torch.Tensor, int]]):
-    """Images by key, as unsigned bytes (3, H, W), with their class ids."""
+class Samples(Dataset[tuple[torch.Tensor, int | torch.Tensor]]):
+    """Images by key, as unsigned bytes (3, H, W), with their targets.
 
-    def __init__(
-        self,
-        splits: Mapping[str, Sequence[tuple[Path, int]]],
-        *,
-        transforms: Mapping[str, Any],
-        seed: int,
-    ) -> None:
-        self._splits = splits
+    A target is a class id, or where images may have several classes a float for each, 0 or 1.
+    """
+
+    def __init__(self, data: Content, *, transforms: Mapping[str, Any], seed: int) -> None:
+        self._data = data
         self._transforms = transforms
         self._seed = seed
 
-    def __getitem__(self, key: SampleKey) -> tuple[torch.Tensor, int]:
-        path, label = self._splits[key.split][key.number]
-        image = read_image(path)
+    def __getitem__(self, key: SampleKey) -> tuple[torch.Tensor, int | torch.Tensor]:
+        sample = self._data.splits[key.split][key.number]
+        image = open_rgb(sample.image)
         if key.split == "train":
             seed_everything(derive_seed(self._seed, Stream.SAMPLE, key.epoch, key.number))
-        return self._transforms[key.split](image), label
+        return self._transforms[key.split](image), self._target(sample)
 
-
-def read_image(path: Path) -> Image.Image:
-    """Read an image as RGB, turned as its camera said.
-
-    Raises DatasetError naming the file where it cannot be read.
-    """
-    try:
-        with warnings.catch_warnings():
-            # Pillow only warns of an image of 90 to 180 megapixels and refuses larger ones.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path, formats=FORMATS) as image:
-                turned: Image.Image = ImageOps.exif_transpose(image)
-                return turned.convert("RGB")
-    except MemoryError:
-        raise
-    except Exception as error:
-        # Pillow's decoders raise whatever a damaged file leads them to.
-        raise DatasetError(f"image '{path}' cannot be read: {error}") from error
+    def _target(self, sample: Sample) -> int | torch.Tensor:
+        if not self._data.multi_label:
+            return sample.classes[0]
+        target = torch.zeros(len(self._data.classes))
+        target[list(sample.classes)] = 1.0
+        return target
 
 
 def make_transforms(
     hyperparameters: TimmHyperparameters, data_config: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return timm's transforms of the splits; normalisation follows on the device."""
-    common = {
-        "input_size": data_config["input_size"],
-        "interpolation": data_config["interpolation"],
-        "mean": data_config["mean"],
-        "use_prefetcher": True,
-    }
     ratio = hyperparameters.crop_ratio_max
     auto_augment = hyperparameters.auto_augment
     train = create_transform(
-        **common,
+        **_common(data_config),
         is_training=True,
         no_aug=not hyperparameters.augment,
         scale=(hyperparameters.crop_scale_min, 1.0),
@@ -92,40 +69,59 @@ def make_transforms(
         color_jitter=hyperparameters.color_jitter or None,
         auto_augment=None if auto_augment == "none" else auto_augment,
     )
-    evaluation = create_transform(
-        **common, crop_pct=data_config["crop_pct"], crop_mode=data_config["crop_mode"]
-    )
-    return {"train": train, "val": evaluation}
+    return {"train": train, "val": evaluation_transform(data_config)}
+
+
+def evaluation_transform(data_config: Mapping[str, Any]) -> Any:
+    """Return timm's transform of validation: resized and cropped, as unsigned bytes (3, H, W)."""
+    crop = {"crop_pct": data_config["crop_pct"], "crop_mode": data_config["crop_mode"]}
+    return create_transform(**_common(data_config), **crop)
+
+
+def _common(data_config: Mapping[str, Any]) -> dict[str, Any]:
+    names = ("input_size", "interpolation", "mean")
+    return {**{name: data_config[name] for name in names}, "use_prefetcher": True}
 
 
 class Order:
-    """Which images are in which batch of which epoch."""
+    """Which images are in which batch of which epoch, and which of them are this rank's."""
 
-    def __init__(self, *, train_size: int, val_size: int, batch_size: int, seed: int) -> None:
+    def __init__(
+        self,
+        *,
+        train_size: int,
+        val_size: int,
+        batch_size: int,
+        seed: int,
+        rank: Rank,
+    ) -> None:
         self._train_size = train_size
-        self._val_size = val_size
         self._batch_size = batch_size
         self._seed = seed
+        self._rank = rank
         # As in timm, the images left over after the last whole batch sit out the epoch, each
         # epoch others; but a set smaller than one batch is one batch.
         self.train_steps = max(1, train_size // batch_size)
-        self.train_batch_size = min(batch_size, train_size)
-        self.val_steps = -(-val_size // batch_size)
+        self.train_batch_size = min(batch_size, train_size)  # of all ranks together
+        self._val_numbers = range(rank.number, val_size, rank.total)
+        self._val_batch = -(-batch_size // rank.total)
+        longest_share = -(-val_size // rank.total)
+        self.val_steps = -(-longest_share // self._val_batch)
 
     def train(self, epoch: int, *, first_step: int = 0) -> Iterator[list[SampleKey]]:
         """Yield the keys of an epoch's batches from a step on."""
         generator = torch.Generator().manual_seed(derive_seed(self._seed, Stream.ORDER, epoch))
         order = torch.randperm(self._train_size, generator=generator).tolist()
-        size = self._batch_size
+        size, rank = self._batch_size, self._rank
         for step in range(first_step, self.train_steps):
-            numbers = order[step * size : (step + 1) * size]
+            numbers = order[step * size : (step + 1) * size][rank.number :: rank.total]
             yield [SampleKey("train", epoch, number) for number in numbers]
 
     def val(self) -> Iterator[list[SampleKey]]:
-        """Yield the keys of the validation batches."""
-        for begin in range(0, self._val_size, self._batch_size):
-            end = min(begin + self._batch_size, self._val_size)
-            yield [SampleKey("val", 0, number) for number in range(begin, end)]
+        """Yield the keys of the validation batches; a rank may have one less than others."""
+        for begin in range(0, len(self._val_numbers), self._val_batch):
+            numbers = self._val_numbers[begin : begin + self._val_batch]
+            yield [SampleKey("val", 0, number) for number in numbers]
 
 
 class _Batches:
@@ -155,7 +151,7 @@ class Loader:
         data_config: Mapping[str, Any],
     ) -> None:
         self._batches = _Batches()
-        loader: DataLoader[tuple[torch.Tensor, int]] = DataLoader(
+        loader: DataLoader[tuple[torch.Tensor, int | torch.Tensor]] = DataLoader(
             samples,
             batch_sampler=self._batches,
             num_workers=workers,
@@ -179,7 +175,7 @@ class Loader:
     def __call__(
         self, keys: Iterator[list[SampleKey]]
     ) -> Generator[tuple[torch.Tensor, torch.Tensor], None, None]:
-        """Yield (images, class ids) of each batch."""
+        """Yield (images, targets) of each batch."""
         if self._prefetched is None:
             raise RuntimeError("the loader was closed")
         self._batches.keys = keys

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,8 +13,17 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
-from adapters.contract import DatasetFormat, ErrorKind, TaskType, TrainingError, TrainingJob
-from adapters.data.imagefolder import ImageFolder
+from adapters.contract import (
+    ACCURACY_METRIC,
+    MULTI_LABEL_METRIC,
+    ErrorKind,
+    TaskType,
+    TrainingError,
+    TrainingJob,
+)
+from adapters.data.content import Content, Sample
+from adapters.frameworks import framework_info
+from adapters.ranks import Rank
 from adapters.schemas.timm import DEFAULT_OPTIMIZER, OPTIMIZERS, TimmHyperparameters
 from adapters.timm_training.data import Order
 
@@ -23,12 +34,40 @@ class Plan:
 
     job: TrainingJob
     hyperparameters: TimmHyperparameters
-    data: ImageFolder
+    data: Content
     device: torch.device
+    rank: Rank
     optimizer: str
     precision: str  # fp32, bf16 or fp16
-    workers: int  # loader processes
-    order: Order
+    workers: int  # loader processes of this rank
+    batch_size: int  # of all ranks together; 0: not decided yet
+
+    @property
+    def multi_label(self) -> bool:
+        return self.data.multi_label
+
+    @property
+    def metric(self) -> str:
+        """Return the name of what tells the best epoch."""
+        return MULTI_LABEL_METRIC if self.multi_label else ACCURACY_METRIC[self.job.task_type]
+
+    @property
+    def loss(self) -> str:
+        """Return the name of the training loss in timm's factory."""
+        chosen = self.hyperparameters.loss
+        if chosen == "auto":
+            return "bce" if self.multi_label else "ce"
+        return {"cross_entropy": "ce", "asymmetric": "asl"}.get(chosen, chosen)
+
+    @cached_property
+    def order(self) -> Order:
+        return Order(
+            train_size=len(self.data.splits["train"]),
+            val_size=len(self.data.splits["val"]),
+            batch_size=self.batch_size,
+            seed=self.job.seed,
+            rank=self.rank,
+        )
 
     @property
     def updates_per_epoch(self) -> int:
@@ -39,13 +78,16 @@ class Plan:
         """What must be the same for a checkpoint to be continued exactly."""
         names = hashlib.sha256()
         for split in ("train", "val"):
-            for path, label in self.data.splits[split]:
-                names.update(f"{path.relative_to(self.data.path)}\0{label}\n".encode())
+            for sample in self.data.splits[split]:
+                name = os.path.relpath(sample.image, self.data.path)
+                labels = ",".join(map(str, sample.classes))
+                names.update(os.fsencode(f"{name}\0{labels}\n"))
         job = self.job
         return {
             "model_name": job.model_name,
             "classes": list(self.data.classes),
             "images": names.hexdigest(),
+            "multi_label": self.multi_label,
             "epochs": job.epochs,
             "batch_size": job.batch_size,
             "learning_rate": job.learning_rate,
@@ -55,48 +97,110 @@ class Plan:
             "hyperparameters": self.hyperparameters.model_dump(exclude={"workers"}),
         }
 
+    def with_batch_size(self, size: int) -> Plan:
+        """Return the plan with a batch size. Raises TrainingError where it cannot be mixed."""
+        plan = dataclasses.replace(self, batch_size=size)
+        ranks, batch = self.rank.total, plan.order.train_batch_size
+        if batch < ranks:
+            raise _unsupported(
+                f"a batch of {batch} cannot be shared by {ranks} devices",
+                hint=f"Take a batch size of at least {ranks}.",
+            )
+        if self.hyperparameters.mixing and batch % (2 * ranks):
+            even = "an even batch size" if ranks == 1 else f"a batch size that {2 * ranks} divides"
+            raise _unsupported(
+                f"mixup and cutmix need {even}, not {batch}",
+                hint=f"Take {2 * ranks * -(-batch // (2 * ranks))}, or switch mixing off.",
+            )
+        return plan
 
-def make_plan(job: TrainingJob, data: ImageFolder) -> Plan:
-    """Decide what a job left open.
 
-    Raises TrainingError(UNSUPPORTED) where it asks for what timm or this machine cannot do.
+def make_plan(job: TrainingJob, data: Content, *, rank: Rank | None = None) -> Plan:
+    """Decide what a job left open, but for its batch size.
+
+    Raises TrainingError(UNSUPPORTED) where it asks for what timm or this machine cannot do, and
+    TrainingError(DATASET_INVALID) where there is nothing to train on or to validate with.
     """
+    rank = rank or Rank(job.compute_device)
     hyperparameters = _hyperparameters(job)
     optimizer = (job.optimizer or DEFAULT_OPTIMIZER).lower()
     if optimizer not in OPTIMIZERS:
         raise _unsupported(
             f"unknown optimizer '{job.optimizer}'", hint=f"One of {', '.join(OPTIMIZERS)}."
         )
-    if job.task_type != TaskType.IMAGE_CLASSIFICATION:
-        raise _unsupported(f"timm does not train {job.task_type}", hint="timm classifies images.")
-    if job.dataset_format != DatasetFormat.IMAGEFOLDER:
-        raise _unsupported(
-            f"timm does not train on the format {job.dataset_format}", hint="Use an imagefolder."
-        )
-    if job.epochs < 1 or job.batch_size < 1:
-        raise _unsupported("epochs and batch size must be at least 1")
-    device = _device(job.compute_device)
-    order = Order(
-        train_size=len(data.splits["train"]),
-        val_size=len(data.splits["val"]),
-        batch_size=job.batch_size,
-        seed=job.seed,
-    )
-    if hyperparameters.mixing and order.train_batch_size % 2:
-        raise _unsupported(
-            f"mixup and cutmix need an even batch size, not {order.train_batch_size}",
-            hint=f"Take {order.train_batch_size + 1}, or switch mixing off.",
-        )
-    return Plan(
+    if job.epochs < 1 or job.batch_size < 0:
+        raise _unsupported("epochs must be at least 1, and the batch size at least 0")
+    _check_data(data, hyperparameters)
+    device = _device(rank.device)
+    plan = Plan(
         job=job,
         hyperparameters=hyperparameters,
         data=data,
         device=device,
+        rank=rank,
         optimizer=optimizer,
         precision=_precision(hyperparameters.precision, device),
-        workers=_workers(hyperparameters.workers, device),
-        order=order,
+        workers=_workers(hyperparameters.workers, device, ranks=rank.total),
+        batch_size=0,
     )
+    return plan.with_batch_size(job.batch_size) if job.batch_size else plan
+
+
+def check_task(job: TrainingJob) -> None:
+    """Raise TrainingError(UNSUPPORTED) where timm does not train a job's task or format."""
+    if job.task_type != TaskType.IMAGE_CLASSIFICATION:
+        raise _unsupported(f"timm does not train {job.task_type}", hint="timm classifies images.")
+    formats = framework_info("timm").formats[job.task_type]
+    if job.dataset_format not in formats:
+        raise _unsupported(
+            f"timm does not train on the format {job.dataset_format}",
+            hint=f"It trains on {', '.join(formats)}.",
+        )
+
+
+def _check_data(data: Content, hp: TimmHyperparameters) -> None:
+    """Refuse what the data and the hyperparameters make impossible together."""
+    for split in ("train", "val"):
+        if not data.splits.get(split):
+            raise TrainingError(
+                ErrorKind.DATASET_INVALID,
+                f"the data set '{data.path}' has no image in the split '{split}'",
+                hint="Put images there, or leave the split out and some of train are held out.",
+            )
+    if data.multi_label:
+        _check_multi_label(data.splits["train"], hp)
+    elif hp.loss == "asymmetric":
+        raise _unsupported(
+            "the loss 'asymmetric' is for images of several classes each",
+            hint="Take 'cross_entropy'.",
+        )
+    weights = hp.class_weights
+    if not isinstance(weights, str) and len(weights) != len(data.classes):
+        raise _unsupported(
+            f"class_weights has {len(weights)} numbers, and the data set {len(data.classes)} "
+            "classes",
+            hint=f"Give a number for each of {', '.join(data.classes[:20])}.",
+        )
+
+
+def _check_multi_label(train: Sequence[Sample], hp: TimmHyperparameters) -> None:
+    if not any(sample.classes for sample in train):
+        raise TrainingError(
+            ErrorKind.DATASET_INVALID,
+            "no image of the split 'train' has a class",
+            hint="Look at the labels of the data set: there is nothing to learn.",
+        )
+    if hp.loss == "cross_entropy":
+        raise _unsupported(
+            "the loss 'cross_entropy' is for one class an image, and here there may be several",
+            hint="Take 'auto', 'bce', 'asymmetric' or 'poly'.",
+        )
+    if hp.cutmix > 0 and hp.mixup_prob > 0:
+        raise _unsupported(
+            "cutmix cannot be used where an image may have several classes: which of them lie in "
+            "the part that is cut out is not known",
+            hint="Take mixup, or switch both off.",
+        )
 
 
 def _hyperparameters(job: TrainingJob) -> TimmHyperparameters:
@@ -141,13 +245,13 @@ def _cpu_computes_in_bf16() -> bool:
     return any(capabilities.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16"))
 
 
-def _workers(choice: int | None, device: torch.device) -> int:
+def _workers(choice: int | None, device: torch.device, *, ranks: int) -> int:
     if choice is not None:
         return choice
     cores = len(os.sched_getaffinity(0))
     if device.type == "cpu":
         # Training itself uses all cores; on a few of them loader processes only get in the way.
-        return 0 if cores <= 4 else 2
+        return 0 if cores <= 4 * ranks else 2
     return min(8, max(1, cores // max(1, torch.cuda.device_count())))
 
 

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
-import timm
 import torch
 
-from adapters.checkpoints import load_checkpoint, save_checkpoint, write_atomically
+from adapters.checkpoints import load_checkpoint, save_checkpoint
 from adapters.contract import Best, ErrorKind, Reporter, TrainingError
-from adapters.timm_training.build import Parts, model_arguments
+from adapters.timm_training.best import BEST, read_about, versions
+from adapters.timm_training.build import Parts
 from adapters.timm_training.plan import Plan
 
-FORMAT = "modelyard-timm-1"
+FORMAT = "modelyard-timm-2"
 LAST = "last.pth"
-BEST = "best.safetensors"
 
 
 @dataclass
@@ -35,7 +32,7 @@ class Place:
     learning_rate: float = 0.0  # of the last update
     val_loss: float | None = None  # of the last whole epoch
     best_epoch: int = 0  # 0: none yet
-    best_top1: float = -1.0
+    best_value: float = -1.0  # of the plan's metric
     metrics: dict[str, float] = field(default_factory=dict)  # of the last whole epoch
     finished: bool = False  # all epochs are done, or patience ended
 
@@ -43,11 +40,11 @@ class Place:
     def epochs_completed(self) -> int:
         return self.epoch - 1
 
-    @property
-    def best(self) -> Best | None:
+    def best(self, metric: str) -> Best | None:
+        """Return the best epoch so far, None before the first has ended."""
         if not self.best_epoch:
             return None
-        return Best(epoch=self.best_epoch, metric="top1", value=self.best_top1)
+        return Best(epoch=self.best_epoch, metric=metric, value=self.best_value)
 
     def begin_next_epoch(self) -> None:
         self.epoch += 1
@@ -59,10 +56,12 @@ def save_last(path: Path, *, plan: Plan, parts: Parts, place: Place) -> None:
     """Write all that an exact continuation needs."""
     state = {
         "identity": plan.identity,
-        "versions": _versions(),
+        "versions": versions(),
         "precision": plan.precision,
         "device": plan.device.type,
         "threads": torch.get_num_threads(),
+        "batch_size": plan.batch_size,
+        "ranks": plan.rank.total,
         "place": dataclasses.asdict(place),
         "model": parts.model.state_dict(),
         "optimizer": parts.optimizer.state_dict(),
@@ -92,52 +91,51 @@ def read_last(path: Path, *, plan: Plan, reporter: Reporter) -> dict[str, Any]:
             hint="Give the job the data set and settings it began with, or clone it and "
             "start the clone: it trains from the beginning.",
         )
-    if state["versions"] != _versions():
-        reporter.log(f"continuing a checkpoint of {state['versions']} with {_versions()}")
+    if state["versions"] != versions():
+        reporter.log(f"continuing a checkpoint of {state['versions']} with {versions()}")
     return state
 
 
-def restore(state: dict[str, Any], *, parts: Parts) -> Place:
+def restore(state: dict[str, Any], *, plan: Plan, parts: Parts) -> Place:
     """Put a checkpoint back into the parts and return the place it was made at."""
+    place = Place(**state["place"])
     parts.model.load_state_dict(state["model"])
     parts.optimizer.load_state_dict(state["optimizer"])
-    parts.scheduler.load_state_dict(state["scheduler"])
     if parts.scaler is not None and state["scaler"] is not None:
         parts.scaler.load_state_dict(state["scaler"])
     if parts.ema is not None:
         parts.ema.module.load_state_dict(state["ema"])
+    if state["batch_size"] != plan.batch_size:
+        return _in_other_batches(place, state["batch_size"], plan=plan, parts=parts)
+    parts.scheduler.load_state_dict(state["scheduler"])
     parameters = dict(parts.model.named_parameters())
     for name, gradient in state["gradients"].items():
         # Copied into the parameter's own memory order, which a fresh gradient would have.
         parameters[name].grad = torch.empty_like(parameters[name]).copy_(gradient)
-    return Place(**state["place"])
+    return place
 
 
-def save_best(path: Path, *, plan: Plan, parts: Parts, place: Place) -> None:
-    """Write the validated model so that plain timm loads it.
+def _in_other_batches(place: Place, size: int, *, plan: Plan, parts: Parts) -> Place:
+    """Return the place counted in the plan's batches: its memory held no larger ones.
 
-    ``timm.create_model(name, num_classes=n, checkpoint_path=path)``; the file's metadata says
-    which name, classes, input size, mean and standard deviation.
+    The same images come next. Half-gathered gradients are left: their group has another length.
     """
-    tensors = {
-        # A copy of each: the format refuses tensors that share memory, as tied weights do.
-        name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
-        for name, tensor in parts.evaluated.state_dict().items()
-    }
-    description = {
-        "framework": "timm",
-        "model_name": plan.job.model_name,
-        "model_arguments": model_arguments(plan.job, parts),
-        "classes": list(plan.data.classes),
-        "data_config": parts.data_config,
-        "epoch": place.best_epoch,
-        "top1": place.best_top1,
-        "versions": _versions(),
-    }
-    metadata = {"format": "pt", "modelyard": json.dumps(description)}
-    content = safetensors.torch.save(tensors, metadata=metadata)
-    write_atomically(path, lambda stream: stream.write(content))
+    place.step = place.step * size // plan.batch_size
+    done = place.step // plan.hyperparameters.accumulation_steps
+    place.updates = place.epochs_completed * plan.updates_per_epoch + done
+    parts.scheduler.step_update(place.updates)
+    return place
 
 
-def _versions() -> dict[str, str]:
-    return {"timm": str(timm.__version__), "torch": str(torch.__version__)}
+def adopt_best(place: Place, *, plan: Plan) -> None:
+    """Take over a best model that is of an epoch after the checkpoint's.
+
+    It was reported before what kept the place was killed. The epoch comes again, and ends with the
+    same bits; until then the file and what is said of it must not differ.
+    """
+    path = plan.job.checkpoints_dir / BEST
+    if not path.exists():
+        return
+    best = read_about(path).best
+    if best.metric == plan.metric and best.epoch > place.best_epoch:
+        place.best_epoch, place.best_value = best.epoch, best.value

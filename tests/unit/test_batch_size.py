@@ -137,7 +137,7 @@ def test_training_goes_on_with_half_the_batch_where_memory_runs_out() -> None:
             raise torch.OutOfMemoryError("out of memory")
         return "trained"
 
-    assert shrinking(train, 16, reporter=told, device=CPU) == "trained"  # type: ignore[arg-type]
+    assert shrinking(train, 16, reporter=told, device="cuda:0") == "trained"  # type: ignore[arg-type]
     assert sizes == [16, 8, 4]
     assert [(name, value) for name, value, _ in told.decisions] == [
         ("batch_size", 8),
@@ -151,7 +151,7 @@ def test_where_one_image_does_not_fit_the_error_is_raised() -> None:
         raise torch.OutOfMemoryError("out of memory")
 
     with pytest.raises(torch.OutOfMemoryError):
-        shrinking(train, 2, reporter=Told(), device=CPU)  # type: ignore[arg-type]
+        shrinking(train, 2, reporter=Told(), device="cuda:0")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,12 @@ def test_every_hyperparameter_has_a_default_and_a_description() -> None:
         {"precision": "fp8"},
         {"gradient_clip": 0.0},
         {"freeze_backbone": True, "layer_decay": 0.8},
+        {"freeze_backbone": True, "freeze_stages": 1},
+        {"freeze_stages": -1},
+        {"class_weights": "equal"},
+        {"class_weights": [1.0, -1.0]},
+        {"class_weights": ["1"]},
+        {"class_weights": "balanced", "loss": "poly"},
     ],
 )
 def test_a_wrong_hyperparameter_is_refused(wrong: dict[str, Any]) -> None:
@@ -70,10 +76,15 @@ def test_timm_knows_every_augmentation_policy(policy: str) -> None:
     assert create_transform(32, is_training=True, auto_augment=policy, use_prefetcher=True)
 
 
-def test_timm_classifies_image_folders() -> None:
+def test_timm_classifies_images_of_one_class_or_several() -> None:
     info = framework_info("timm")
     assert info.task_types == (TaskType.IMAGE_CLASSIFICATION,)
-    assert info.formats[TaskType.IMAGE_CLASSIFICATION] == (DatasetFormat.IMAGEFOLDER,)
+    assert info.multi_label
+    assert set(info.formats[TaskType.IMAGE_CLASSIFICATION]) == {
+        DatasetFormat.IMAGEFOLDER,
+        DatasetFormat.YOLO,
+        DatasetFormat.COCO,
+    }
     assert info.optimizers[0] == "adamw"
 
 
