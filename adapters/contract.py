@@ -299,7 +299,11 @@ class Reporter(Protocol):
         """
 
     def metrics(self, *, epoch: int, values: Mapping[str, float], step: int | None = None) -> None:
-        """Tell an epoch's metrics, once an epoch; non-finite values are dropped with a log line."""
+        """Tell an epoch's metrics, once an epoch and before its checkpoint is written.
+
+        An attempt that goes on from that checkpoint does not tell them again. Returns when they
+        are on disk. Non-finite values are dropped with a log line.
+        """
 
     def decided(self, name: str, value: float | str, *, why: str) -> None:
         """Tell what the adapter chose that the job left open, or had to change: 'batch_size'."""

@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
@@ -19,13 +20,16 @@ from modelyard.process import die_with_parent
 from workers import leash
 from workers.reporter import PipeReporter
 
+METRICS_KEPT = b"kept"  # an epoch's metrics are in the journal
+
 
 @dataclass(frozen=True)
 class ChildPipes:
     """The child's ends of the pipes to its supervisor."""
 
     events: Connection  # to the supervisor: JSON messages
-    requests: Connection  # from the supervisor: values of StopReason, and until when it may train
+    # From the supervisor: values of StopReason, until when it may train, and METRICS_KEPT.
+    requests: Connection
     log: Connection  # takes the place of stdout and stderr
 
 
@@ -38,8 +42,9 @@ def main(job: TrainingJob, pipes: ChildPipes, threads: int) -> None:
         multiprocessing.set_start_method("fork", force=True)
     _die_with_supervisor()
     _redirect_output(pipes.log)
-    reporter = PipeReporter(job, pipes.events)
-    _listen(pipes.requests, reporter)
+    kept = threading.Semaphore(0)
+    reporter = PipeReporter(job, pipes.events, wait_until_kept=kept.acquire)
+    _listen(pipes.requests, reporter, on_kept=kept.release)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     _train(job, reporter, threads=threads)
     sys.stdout.flush()
@@ -102,7 +107,7 @@ def _redirect_output(log: Connection) -> None:
     sys.stderr = os.fdopen(2, "w", buffering=1, errors="replace", closefd=False)
 
 
-def _listen(requests: Connection, reporter: PipeReporter) -> None:
+def _listen(requests: Connection, reporter: PipeReporter, *, on_kept: Callable[[], None]) -> None:
     """Hear requests to stop; the end of the pipe means that the supervisor is gone."""
 
     timer = leash.StopTimer() if sys.platform == "linux" else None
@@ -113,7 +118,9 @@ def _listen(requests: Connection, reporter: PipeReporter) -> None:
                 request = requests.recv_bytes()
             except (EOFError, OSError):
                 os.killpg(0, signal.SIGKILL)
-            if request.startswith(leash.MESSAGE):
+            if request == METRICS_KEPT:
+                on_kept()
+            elif request.startswith(leash.MESSAGE):
                 if timer is not None:
                     timer.wind(float(request.removeprefix(leash.MESSAGE)))
             else:

@@ -28,10 +28,13 @@ class PipeReporter:
         job: TrainingJob,
         events: Connection,
         *,
+        wait_until_kept: Callable[[], object] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """Report a job's events; ``wait_until_kept`` waits until the last metrics are on disk."""
         self._job = job
         self._events = events
+        self._wait_until_kept = wait_until_kept
         self._clock = clock
         self._send_lock = threading.Lock()
         self._stop: StopReason | None = None
@@ -88,6 +91,9 @@ class PipeReporter:
             else:
                 self.log(f"epoch {epoch}: {name} is {value} and is left out")
         self._send(EventType.METRICS, {"epoch": epoch, "step": step, "values": finite})
+        # The checkpoint that follows tells the next attempt to skip this epoch: its metrics must
+        # not be lost in the pipe, should the supervisor be killed or stopped just now.
+        self._wait_until_kept()
 
     def decided(self, name: str, value: float | str, *, why: str) -> None:
         self.log(f"{name} is {value}: {why}")

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from adapters.contract import ErrorKind, TrainingJob
 from adapters.wire import EventType, Outcome
 from modelyard.process import kill_group
+from workers.child import METRICS_KEPT
 from workers.leash import Leash
 from workers.load import LoadMeter, LoadSampler
 from workers.log_lines import LogLines
@@ -129,7 +130,7 @@ class Supervisor:
             self._read_log(pipes)
         if pipes.events in ready:
             try:
-                self._take(json.loads(pipes.events.recv_bytes()))
+                self._take(json.loads(pipes.events.recv_bytes()), pipes)
             except EOFError:
                 time.sleep(POLL_SECONDS)  # the child is ending; its sentinel follows
 
@@ -141,7 +142,7 @@ class Supervisor:
         self._log.feed(data)
         return bool(data)
 
-    def _take(self, message: dict[str, Any]) -> None:
+    def _take(self, message: dict[str, Any], pipes: SupervisorPipes) -> None:
         type, data = EventType(message["type"]), message["data"]
         if type == EventType.FINISHED:
             self._final = data
@@ -154,6 +155,8 @@ class Supervisor:
                 return
             data = {**described, "kind": data["kind"]}
         self._sink(type, data)
+        if type == EventType.METRICS:
+            self._ask(pipes, METRICS_KEPT)
 
     def _flush_log(self, *, force: bool = False) -> None:
         if self._clock() < self._log_due and not force:
@@ -186,11 +189,8 @@ class Supervisor:
             else:
                 if wanted in self._grace:
                     self._kill_at = self._clock() + self._grace[wanted]
-                try:
-                    pipes.requests.send_bytes(wanted.reason.encode())
-                except OSError:
-                    return  # it has just ended
-        if wanted is not None and (self._stop.without_grace or self._leash.paused):
+                self._ask(pipes, wanted.reason.encode())
+        if self._stop.without_grace or (wanted == Stop.SHUTDOWN and self._leash.paused):
             self._kill_at = self._clock()  # no time, or no one who could write a checkpoint
         if self._kill_at is not None and self._clock() >= self._kill_at:
             try:
@@ -198,11 +198,18 @@ class Supervisor:
             except ProcessLookupError:
                 os.kill(pid, signal.SIGKILL)  # killed before it became leader of its group
 
+    @staticmethod
+    def _ask(pipes: SupervisorPipes, request: bytes) -> None:
+        try:
+            pipes.requests.send_bytes(request)
+        except OSError:
+            logger.debug("the child has just ended")
+
     def _drain(self, pipes: SupervisorPipes) -> None:
         """Read what the child said last."""
         while pipes.events.poll(0):
             try:
-                self._take(json.loads(pipes.events.recv_bytes()))
+                self._take(json.loads(pipes.events.recv_bytes()), pipes)
             except EOFError:
                 break
         while self._read_log(pipes):
