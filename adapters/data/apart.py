@@ -1,4 +1,4 @@
-"""Describing a data set in a process of its own.
+"""Describing a data set, and showing some of it, in a process of its own.
 
 A server cannot afford :func:`adapters.data.describe.describe` in its own process: it opens files
 that strangers made with decoders written in C, and it keeps the cores busy, which stops every
@@ -9,22 +9,20 @@ takes all memory is a DatasetError, and while the child works the caller only wa
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
-import resource
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from adapters.contract import DatasetFormat, TaskType
-from adapters.data.describe import describe
+from adapters.data.child import Progress, Teller, ask, question, say
+from adapters.data.content import Keypoints, SplitRule
 from adapters.data.description import DatasetError, Description, Problem, Severity
-from adapters.data.roots import OutsideRoots
+from adapters.data.roots import OutsideRoots, printable
 
 _MEMORY_BYTES = 8 * 1024**3
 _TIMEOUT_SECONDS = 1800.0
+_PREVIEW_TIMEOUT_SECONDS = 120.0
 
 
 def describe_apart(
@@ -32,71 +30,106 @@ def describe_apart(
     *,
     format: DatasetFormat | None = None,
     task_type: TaskType | None = None,
+    split_rule: SplitRule | None = None,
     roots: Sequence[Path] = (),
     workers: int | None = None,
     timeout_seconds: float = _TIMEOUT_SECONDS,
+    progress: Progress | None = None,
 ) -> Description:
-    """Do what describe() does, in a child process that reads and checks and ends."""
-    question = {
-        "path": os.fspath(path),
-        "format": format,
-        "task_type": task_type,
-        "roots": [os.fspath(root) for root in roots],
-        "workers": workers,
-    }
-    try:
-        done = subprocess.run(
-            [sys.executable, "-P", "-m", "adapters.data.apart"],
-            input=json.dumps(question).encode(),
-            capture_output=True,
-            env=_environment(),
-            timeout=timeout_seconds,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as failure:
-        message = f"checking '{path}' took more than {timeout_seconds:g} s and was given up"
-        raise DatasetError(message) from failure
-    try:
-        answer = json.loads(done.stdout)
-    except ValueError as failure:
-        last = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
-        raise DatasetError(
-            f"checking '{path}' broke off with exit status {done.returncode}: {' '.join(last)}"
-        ) from failure
-    if "error" in answer:
-        raise (OutsideRoots if answer["outside"] else DatasetError)(answer["error"])
+    """Do what describe() does, in a child process that reads and checks and ends.
+
+    ``progress`` is called with images done and in all, a few times a second.
+    """
+    answer = _ask(
+        {
+            "do": "describe",
+            **_place(path, format, task_type, split_rule, roots),
+            "workers": workers,
+        },
+        doing=f"checking '{printable(str(path))}'",
+        timeout_seconds=timeout_seconds,
+        progress=progress,
+    )
     return _from_json(answer["description"])
 
 
+def preview_apart(
+    path: Path,
+    *,
+    format: DatasetFormat,
+    task_type: TaskType | None = None,
+    split: str = "train",
+    limit: int = 12,
+    seed: int = 0,
+    split_rule: SplitRule | None = None,
+    roots: Sequence[Path] = (),
+    timeout_seconds: float = _PREVIEW_TIMEOUT_SECONDS,
+) -> list[dict[str, Any]]:
+    """Do what preview() does, in a child process."""
+    answer = _ask(
+        {
+            "do": "preview",
+            **_place(path, format, task_type, split_rule, roots),
+            "split": split,
+            "limit": limit,
+            "seed": seed,
+        },
+        doing=f"showing '{printable(str(path))}'",
+        timeout_seconds=timeout_seconds,
+    )
+    shown: list[dict[str, Any]] = answer["preview"]
+    return shown
+
+
 def main() -> None:
-    """Answer the question on standard input on standard output, both JSON."""
-    _limit_memory()
-    question = json.load(sys.stdin)
+    """Answer the question on standard input on standard output."""
+    asked = question(memory_bytes=_MEMORY_BYTES)
     try:
-        description = describe(
-            Path(question["path"]),
-            format=DatasetFormat(question["format"]) if question["format"] else None,
-            task_type=TaskType(question["task_type"]) if question["task_type"] else None,
-            roots=[Path(root) for root in question["roots"]],
-            workers=question["workers"],
-        )
-        answer: dict[str, Any] = {"description": _to_json(description)}
+        say(_answer(asked))
     except DatasetError as error:
-        answer = {"error": str(error), "outside": isinstance(error, OutsideRoots)}
-    json.dump(answer, sys.stdout)
+        say({"error": str(error), "outside": isinstance(error, OutsideRoots)})
 
 
-def _environment() -> dict[str, str]:
-    """Return the least that Python needs: no password of the server reaches the child."""
-    project = Path(__file__).resolve().parents[2]
-    kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
-    return {**kept, "PYTHONPATH": os.fspath(project), "PYTHONUTF8": "1"}
+def _answer(asked: Mapping[str, Any]) -> dict[str, Any]:
+    # Imported by the child only: a server needs no decoder and no numpy to ask.
+    from adapters.data.describe import describe
+    from adapters.data.preview import preview
+
+    place: dict[str, Any] = {
+        "path": Path(asked["path"]),
+        "format": DatasetFormat(asked["format"]) if asked["format"] else None,
+        "task_type": TaskType(asked["task_type"]) if asked["task_type"] else None,
+        "split_rule": SplitRule(**asked["split_rule"]) if asked["split_rule"] else None,
+        "roots": [Path(root) for root in asked["roots"]],
+    }
+    if asked["do"] == "preview":
+        chosen = {name: asked[name] for name in ("split", "limit", "seed")}
+        return {"preview": preview(**place, **chosen)}
+    found = describe(**place, workers=asked["workers"], progress=Teller())
+    return {"description": _to_json(found)}
 
 
-def _limit_memory() -> None:
-    _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    limit = _MEMORY_BYTES if hard == resource.RLIM_INFINITY else min(_MEMORY_BYTES, hard)
-    resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+def _ask(asked: Mapping[str, Any], **how: Any) -> dict[str, Any]:
+    answer = ask("adapters.data.apart", asked, **how)
+    if "error" in answer:
+        raise (OutsideRoots if answer["outside"] else DatasetError)(answer["error"])
+    return answer
+
+
+def _place(
+    path: Path,
+    format: DatasetFormat | None,
+    task_type: TaskType | None,
+    split_rule: SplitRule | None,
+    roots: Sequence[Path],
+) -> dict[str, Any]:
+    return {
+        "path": os.fspath(path),
+        "format": format,
+        "task_type": task_type,
+        "split_rule": dataclasses.asdict(split_rule) if split_rule else None,
+        "roots": [os.fspath(root) for root in roots],
+    }
 
 
 def _to_json(description: Description) -> dict[str, Any]:
@@ -110,13 +143,28 @@ def _from_json(values: Mapping[str, Any]) -> Description:
         for problem in values["problems"]
     )
     return Description(
-        path=Path(values["path"]),
-        format=DatasetFormat(values["format"]),
-        task_type=TaskType(values["task_type"]),
-        classes=tuple(values["classes"]),
-        splits=values["splits"],
-        problems=problems,
-        fingerprint=values["fingerprint"],
+        **{
+            **values,
+            "path": Path(values["path"]),
+            "format": DatasetFormat(values["format"]),
+            "task_type": TaskType(values["task_type"]),
+            "classes": tuple(values["classes"]),
+            "problems": problems,
+            "task_types": tuple(TaskType(task) for task in values["task_types"]),
+            "keypoints": _keypoints(values["keypoints"]),
+        }
+    )
+
+
+def _keypoints(values: Mapping[str, Any] | None) -> Keypoints | None:
+    if values is None:
+        return None
+    return Keypoints(
+        number=values["number"],
+        dimensions=values["dimensions"],
+        names=tuple(values["names"]),
+        flip=tuple(values["flip"]),
+        skeleton=tuple((first, second) for first, second in values["skeleton"]),
     )
 
 

@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from adapters.contract import DatasetFormat, TaskType
 from adapters.data.description import Problem
@@ -77,11 +77,12 @@ class SplitRule:
     seed: int = 0
     val_share: float = 0.2
 
-    def in_words(self) -> str:
+    def in_words(self, *, by_class: bool = True) -> str:
         """Return the rule as a sentence for a person."""
+        images = "the images of each class" if by_class else "the images"
         return (
-            f"It comes without a val split: {self.val_share:.4g} of the images of each class, "
-            f"chosen by a hash of their names with the seed {self.seed}, are held out of train."
+            f"It comes without a val split: {100 * self.val_share:.4g} % of {images}, chosen by a "
+            f"hash of their names with the seed {self.seed}, are held out of train."
         )
 
 
@@ -103,6 +104,8 @@ class Content(ABC):
     keypoints: Keypoints | None = None
     split_rule: SplitRule | None = None  # None: it came with its splits
     problems: tuple[Problem, ...] = field(default=(), repr=False)
+
+    splits_by_class: ClassVar[bool] = True  # whether a split rule knows the classes of images
 
     @abstractmethod
     def objects(self, sample: Sample) -> list[Object]:

@@ -1,6 +1,6 @@
 """Describing a data set: what it is, what it holds, and everything that is wrong with it.
 
-:func:`describe` opens every file and keeps two cores busy, for minutes where the data set is
+:func:`describe` opens every file and keeps the cores busy, for minutes where the data set is
 large. A server calls :func:`adapters.data.apart.describe_apart` instead, which does the same in
 another process.
 """
@@ -8,7 +8,6 @@ another process.
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
@@ -17,16 +16,20 @@ from typing import TypeVar
 
 from adapters.contract import DatasetFormat, TaskType
 from adapters.data import yolo
-from adapters.data.content import Annotation, Content, Sample
+from adapters.data.content import Annotation, Content, Sample, SplitRule
 from adapters.data.description import Description, Problem
 from adapters.data.detecting import detect_format
+from adapters.data.drawing import BACKGROUND
 from adapters.data.files import error, relative_name, warning
 from adapters.data.fingerprint import Fingerprint
 from adapters.data.images import CheckedFile, check_image
 from adapters.data.problems import ProblemList
 from adapters.data.reading import scan
 from adapters.data.roots import is_inside, unreadable_as_dataset_error
+from adapters.data.statistics import Statistics
 from adapters.data.yolo_content import YoloContent
+
+Progress = Callable[[int, int], None]  # images looked at, images in all
 
 _SMALLEST_YOLO_SIDE = 10  # pixels; Ultralytics leaves out smaller images
 _T = TypeVar("_T")
@@ -38,8 +41,10 @@ def describe(
     *,
     format: DatasetFormat | None = None,
     task_type: TaskType | None = None,
+    split_rule: SplitRule | None = None,
     roots: Sequence[Path] = (),
     workers: int | None = None,
+    progress: Progress | None = None,
 ) -> Description:
     """Look at every file of a data set, with ``workers`` threads (default: one a core).
 
@@ -52,40 +57,99 @@ def describe(
             path,
             format=format or detect_format(path),
             task_type=task_type,
+            split_rule=split_rule,
             roots=roots,
         )
-        return _describe(content, threads=workers or os.cpu_count() or 1)
+        return _Look(content, progress=progress).description(workers or os.cpu_count() or 1)
 
 
-def _describe(content: Content, *, threads: int) -> Description:
-    problems = ProblemList(content.problems)
-    fingerprint = Fingerprint(content.path)
-    fingerprint.add(content.format, *content.classes)
-    smallest = _SMALLEST_YOLO_SIDE if content.format == DatasetFormat.YOLO else 1
+class _Look:
+    """Goes over all images of a data set once, collecting all that is told of it."""
 
-    def check(sample: Sample) -> tuple[CheckedFile, Annotation]:
-        image = check_image(sample.image, base=content.path, smallest_side=smallest)
-        return image, content.check(sample, size=None)
+    def __init__(self, content: Content, *, progress: Progress | None) -> None:
+        self._content = content
+        self._progress = progress
+        self._problems = ProblemList(content.problems)
+        self._fingerprint = Fingerprint(content.path)
+        self._fingerprint.add(content.format, *content.classes)
+        self._has_objects = content.format in (DatasetFormat.YOLO, DatasetFormat.COCO)
+        self._statistics = Statistics(
+            num_classes=len(content.classes),
+            splits=content.splits,
+            with_objects=self._has_objects,
+        )
+        self._first_seen: dict[str, tuple[str, Path]] = {}  # by hash: split and image
 
-    objects: dict[str, Counter[int]] = {split: Counter() for split in content.splits}
-    for split, samples in content.splits.items():
-        for sample, (image, annotation) in zip(samples, _map(check, samples, threads), strict=True):
-            problems.extend(image.problems)
-            problems.extend(annotation.problems)
-            fingerprint.add(split, sample.image, image.sha256, annotation.sha256)
-            objects[split].update(thing.class_id for thing in annotation.objects)
-    if isinstance(content, YoloContent):
-        problems.extend(_without_objects(content, objects))
-        problems.extend(_labels_without_image(content.data))
-    return Description(
-        path=content.path,
-        format=content.format,
-        task_type=content.task_type,
-        classes=content.classes,
-        splits={split: len(samples) for split, samples in content.splits.items()},
-        problems=problems.result(),
-        fingerprint=fingerprint.result(),
-    )
+    def description(self, threads: int) -> Description:
+        content = self._content
+        total, done = sum(map(len, content.splits.values())), 0
+        for split, samples in content.splits.items():
+            for sample, found in zip(samples, _map(self._check, samples, threads), strict=True):
+                self._take(split, sample, *found)
+                done += 1
+                if self._progress is not None:
+                    self._progress(done, total)
+        self._problems.extend(self._missing_parts())
+        if isinstance(content, YoloContent):
+            self._problems.extend(_labels_without_image(content.data))
+        rule = content.split_rule
+        return Description(
+            path=content.path,
+            format=content.format,
+            task_type=content.task_type,
+            classes=content.classes,
+            splits={split: len(samples) for split, samples in content.splits.items()},
+            problems=self._problems.result(),
+            fingerprint=self._fingerprint.result(),
+            task_types=tuple(dict.fromkeys((content.task_type, *content.task_types))),
+            multi_label=content.multi_label,
+            split_rule=rule.in_words(by_class=content.splits_by_class) if rule else None,
+            keypoints=content.keypoints,
+            statistics=self._statistics.result(),
+        )
+
+    def _check(self, sample: Sample) -> tuple[CheckedFile, Annotation]:
+        smallest = _SMALLEST_YOLO_SIDE if self._content.format == DatasetFormat.YOLO else 1
+        image = check_image(sample.image, base=self._content.path, smallest_side=smallest)
+        annotation = self._content.check(sample, size=image.size)
+        return image, annotation
+
+    def _take(self, split: str, sample: Sample, image: CheckedFile, said: Annotation) -> None:
+        self._problems.extend(image.problems)
+        self._problems.extend(said.problems)
+        self._fingerprint.add(split, sample.image, image.sha256, said.sha256)
+        self._statistics.add(split, said, size=image.size)
+        if image.sha256:
+            first, other = self._first_seen.setdefault(image.sha256, (split, sample.image))
+            if first != split and other != sample.image:
+                name, twin = (relative_name(p, self._content.path) for p in (sample.image, other))
+                message = (
+                    f"'{name}' in '{split}' is the same image as '{twin}' in '{first}', so what is "
+                    "measured there flatters; keep one of them"
+                )
+                self._problems.extend([warning("leakage", message, file=name)])
+
+    def _missing_parts(self) -> Iterator[Problem]:
+        """Yield what is told of splits and classes without anything in them."""
+        content = self._content
+        for split, samples in content.splits.items():
+            if split == "test" and not samples:
+                yield warning("empty_split", "no image in the split 'test'; leave it out")
+        if content.format == DatasetFormat.IMAGEFOLDER:
+            return  # classes are its folders: those without images were found by their names
+        present = {split: self._statistics.images_of(split) for split in content.splits}
+        for split in ("train", "val"):
+            if content.splits.get(split) and not present[split]:
+                message = f"no image of '{split}' has a good label, so nothing can be learned of it"
+                yield error("no_labels", message)
+        for number, name in enumerate(content.classes):
+            # The background of outlines is where there are none.
+            missing = () if name == BACKGROUND and self._has_objects else ("train", "val")
+            for split in missing:
+                if present.get(split) and not present[split][number]:
+                    message = f"class {number} ('{name}') is in no image of '{split}'"
+                    yield warning("class_without_objects", message)
+                    break
 
 
 def _map(check: Callable[[_T], _R], items: Sequence[_T], threads: int) -> Iterator[_R]:
@@ -97,18 +161,6 @@ def _map(check: Callable[[_T], _R], items: Sequence[_T], threads: int) -> Iterat
         # In pieces, so that a million images do not wait as a million futures.
         for start in range(0, len(items), 1024):
             yield from pool.map(check, items[start : start + 1024])
-
-
-def _without_objects(data: Content, objects: dict[str, Counter[int]]) -> Iterator[Problem]:
-    for split in ("train", "val"):
-        if data.splits.get(split) and not objects[split]:
-            message = f"no image of '{split}' has a good label; labels/ must mirror images/"
-            yield error("no_labels", message)
-    if objects.get("train"):
-        for number, name in enumerate(data.classes):
-            if not objects["train"][number]:
-                message = f"class {number} ('{name}') has no object in 'train'"
-                yield warning("class_without_objects", message)
 
 
 def _labels_without_image(data: yolo.YoloData) -> Iterator[Problem]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from adapters.contract import AdapterError, DatasetFormat, TaskType
+
+if TYPE_CHECKING:
+    from adapters.data.content import Keypoints
 
 
 class DatasetError(AdapterError):
@@ -43,6 +46,11 @@ class Description:
     splits: dict[str, int]  # number of images of each split: train, val, test
     problems: tuple[Problem, ...]
     fingerprint: str  # sha256 over names and contents, so that two jobs are known to share data
+    task_types: tuple[TaskType, ...] = ()  # all that it can be read for
+    multi_label: bool = False  # classification: an image may have any number of classes
+    split_rule: str | None = None  # how its val split was made, in words; None: it came with one
+    keypoints: Keypoints | None = None
+    statistics: dict[str, Any] = field(default_factory=dict)  # see adapters.data.statistics
 
     @property
     def num_images(self) -> int:

@@ -30,7 +30,9 @@ FORMATS = tuple(_SUFFIXES_OF_FORMAT)
 MAX_IMAGE_BYTES = 512 * 1024 * 1024
 MAX_IMAGE_PIXELS = 80_000_000  # just below where Pillow warns of a decompression bomb
 _ORIENTATION = 0x0112  # the EXIF tag; 5 to 8 exchange width and height
-_QUARTER_TURNS = (5, 6, 7, 8)
+_TURNED = range(2, 9)
+_QUARTER_TURNS = range(5, 9)
+_PNG_BIT_DEPTH = 24  # the byte of the header that tells it
 _TOO_LARGE = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 
@@ -40,6 +42,7 @@ class CheckedFile:
 
     sha256: str
     problems: tuple[Problem, ...] = ()
+    size: tuple[int, int] | None = None  # width and height, turned; None: it cannot be read
 
 
 class FileUnreadable(Exception):
@@ -56,13 +59,14 @@ def check_image(path: Path, *, base: Path, smallest_side: int = 1) -> CheckedFil
         return CheckedFile("", (error("unreadable_image", message, file=name),))
     sha256 = hashlib.sha256(content).hexdigest()
     try:
-        problems = _decode(content, name=name, suffix=path.suffix.lower(), smallest=smallest_side)
+        return _decode(
+            content, sha256, name=name, suffix=path.suffix.lower(), smallest=smallest_side
+        )
     except _TOO_LARGE:
-        problems = [_too_large(name)]
+        return CheckedFile(sha256, (_too_large(name),))
     except Exception as failure:  # on hostile bytes decoders raise anything, from IndexError on
         message = f"'{name}' cannot be read as an image: {_reason(failure, content)}"
-        problems = [error("unreadable_image", message, file=name)]
-    return CheckedFile(sha256, tuple(problems))
+        return CheckedFile(sha256, (error("unreadable_image", message, file=name),))
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -131,15 +135,17 @@ def read_limited(path: Path, *, limit: int) -> bytes:
         raise FileUnreadable(failure.strerror or "the file system refuses") from failure
 
 
-def _decode(content: bytes, *, name: str, suffix: str, smallest: int) -> list[Problem]:
+def _decode(content: bytes, sha256: str, *, name: str, suffix: str, smallest: int) -> CheckedFile:
     with Image.open(io.BytesIO(content), formats=FORMATS) as image:
         width, height = image.size
         if width * height > MAX_IMAGE_PIXELS:
-            return [_too_large(name)]
+            return CheckedFile(sha256, (_too_large(name),))
+        mode, found = image.mode, image.format or ""
         # A JPEG is decoded at an eighth of its size: all of its data is read, in half the time.
-        image.draft(image.mode, (max(1, width // 8), max(1, height // 8)))
+        image.draft(mode, (max(1, width // 8), max(1, height // 8)))
         image.load()
-        found = image.format or ""
+        orientation = image.getexif().get(_ORIENTATION, 1)
+        has_alpha = "A" in image.getbands() or "transparency" in image.info
     problems = []
     if suffix not in _SUFFIXES_OF_FORMAT.get(found, ()):
         right = _SUFFIXES_OF_FORMAT[found][0]
@@ -148,6 +154,38 @@ def _decode(content: bytes, *, name: str, suffix: str, smallest: int) -> list[Pr
     if min(width, height) < smallest:
         message = f"'{name}' has {width} × {height} pixels; below {smallest} a side it is left out"
         problems.append(warning("image_too_small", message, file=name))
+    if orientation in _TURNED:
+        message = (
+            f"'{name}' is stored turned or mirrored (EXIF orientation {orientation}) and is "
+            "turned back for training; its labels must be meant for the image as it is shown"
+        )
+        problems.append(warning("exif_rotation", message, file=name))
+    problems += _unusual_pixels(content, name=name, format=found, mode=mode, alpha=has_alpha)
+    size = (height, width) if orientation in _QUARTER_TURNS else (width, height)
+    return CheckedFile(sha256, tuple(problems), size)
+
+
+def _unusual_pixels(
+    content: bytes, *, name: str, format: str, mode: str, alpha: bool
+) -> list[Problem]:
+    """Tell what is lost where an image becomes three colours of eight bits, as training takes it.
+
+    Pillow reads a PNG of 16 bits a colour as one of eight and does not tell; its header does.
+    """
+    problems = []
+    deep_png = format == "PNG" and content[_PNG_BIT_DEPTH : _PNG_BIT_DEPTH + 1] == b"\x10"
+    if deep_png or mode.startswith(("I", "F")):
+        message = f"'{name}' has 16 bits or more a pixel's colour; training sees it in 8"
+        problems.append(warning("sixteen_bit", message, file=name))
+    if mode == "CMYK":
+        message = f"'{name}' is in CMYK, for printing; its colours are converted and may look off"
+        problems.append(warning("cmyk", message, file=name))
+    if mode == "P" and format != "GIF":
+        message = f"'{name}' has a palette of colours and is converted; is it a mask, by mistake?"
+        problems.append(warning("palette", message, file=name))
+    if alpha:
+        message = f"'{name}' has an alpha channel; what is transparent shows its hidden colours"
+        problems.append(warning("alpha", message, file=name))
     return problems
 
 

@@ -46,6 +46,8 @@ _MAX_CLASSES_BYTES = 256 * 1024
 class MasksContent(Content):
     """The key of a sample is its mask."""
 
+    splits_by_class = False
+
     def objects(self, sample: Sample) -> list[Object]:
         raise DatasetError("a data set of masks tells the classes of pixels and has no objects")
 

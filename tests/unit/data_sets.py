@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,9 +14,10 @@ from adapters.data.description import Description, Problem
 PIXELS = 24
 
 
-def write_image(path: Path, *, seed: int = 0, size: tuple[int, int] = (PIXELS, PIXELS)) -> Path:
+def write_image(path: Path, *, size: tuple[int, int] = (PIXELS, PIXELS)) -> Path:
+    """Write an image that no other place has."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    noise = random.Random(seed).randbytes(3 * size[0] * size[1])
+    noise = random.Random(os.fsencode(path)).randbytes(3 * size[0] * size[1])
     Image.frombytes("RGB", size, noise).save(path)
     return path
 
@@ -30,14 +32,14 @@ def make_imagefolder(
     for split in splits:
         for name in classes:
             for i in range(images):
-                write_image(folder / split / name / f"{i}.png", seed=i)
+                write_image(folder / split / name / f"{i}.png")
     return folder
 
 
 def make_yolo(folder: Path, *, images: int = 3, line: str = "0 0.5 0.5 0.25 0.25") -> Path:
     for split in ("train", "val"):
         for i in range(images):
-            write_image(folder / "images" / split / f"{i}.png", seed=i)
+            write_image(folder / "images" / split / f"{i}.png")
             label = folder / "labels" / split / f"{i}.txt"
             label.parent.mkdir(parents=True, exist_ok=True)
             label.write_text(f"{line}\n")

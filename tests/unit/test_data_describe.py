@@ -168,9 +168,13 @@ def test_a_class_without_objects_and_an_image_too_small_are_warnings(tmp_path: P
     [
         ("0 .1 .1 .5 .1 .5 .5", "", TaskType.INSTANCE_SEGMENTATION, []),
         ("0 .1 .1 .5 .1 .5 1.5", "", TaskType.INSTANCE_SEGMENTATION, ["polygon_outside"]),
-        ("0 .1 .1 .5 .1 .5 .1", "", TaskType.INSTANCE_SEGMENTATION, ["box_without_area"]),
+        ("0 .1 .1 .5 .1 .9 .1", "", TaskType.INSTANCE_SEGMENTATION, ["box_without_area"]),
+        ("0 .1 .1 .5 .1 .5 .1", "", TaskType.INSTANCE_SEGMENTATION, ["polygon_too_short"]),
         ("0 .1 .1 .5 .1 .5 .5", "", TaskType.OBJECT_DETECTION, []),
-        ("0 .5 .5 .2 .2", "", TaskType.INSTANCE_SEGMENTATION, ["label_columns"]),
+        ("0 .5 .5 .2 .2", "", TaskType.INSTANCE_SEGMENTATION, ["polygon_too_short"]),
+        ("0 .5 .5 .2 .2 .3", "", TaskType.INSTANCE_SEGMENTATION, ["label_columns"]),
+        ("0 .1 .1 .5 .1 .5 .5", "", TaskType.SEMANTIC_SEGMENTATION, []),
+        ("0 .5 .5 .2 .2", "", TaskType.IMAGE_CLASSIFICATION, []),
         ("0 .1 .1 .5 .1 .5 .5 .1 .5", "", TaskType.ORIENTED_DETECTION, []),
         ("0 .1 .1 .5 .1 .5 .5", "", TaskType.ORIENTED_DETECTION, ["label_columns"]),
         ("0 .5 .5 .2 .2 .5 .5 2", "kpt_shape: [1, 3]", TaskType.POSE_ESTIMATION, []),
@@ -181,6 +185,12 @@ def test_a_class_without_objects_and_an_image_too_small_are_warnings(tmp_path: P
             ["keypoint_outside"],
         ),
         ("0 .5 .5 .2 .2 .5 .5", "kpt_shape: [1, 3]", TaskType.POSE_ESTIMATION, ["label_columns"]),
+        (
+            "0 .5 .5 .2 .2 .5 .5 3",
+            "kpt_shape: [1, 3]",
+            TaskType.POSE_ESTIMATION,
+            ["keypoint_visibility"],
+        ),
     ],
 )
 def test_labels_are_checked_for_the_task(
@@ -202,8 +212,6 @@ def test_labels_are_checked_for_the_task(
     ("make", "task"),
     [
         (make_imagefolder, TaskType.OBJECT_DETECTION),
-        (make_yolo, TaskType.IMAGE_CLASSIFICATION),
-        (make_yolo, TaskType.SEMANTIC_SEGMENTATION),
         (make_yolo, TaskType.POSE_ESTIMATION),  # without kpt_shape
     ],
 )
@@ -212,19 +220,22 @@ def test_a_task_that_the_format_cannot_do_is_refused(tmp_path: Path, make, task:
         describe(make(tmp_path), task_type=task)
 
 
-def test_the_wrong_format_and_one_not_yet_read_are_refused(tmp_path: Path):
+def test_the_wrong_format_is_refused(tmp_path: Path):
     make_imagefolder(tmp_path)
     with pytest.raises(DatasetError, match=r"no data\.yaml"):
         describe(tmp_path, format=DatasetFormat.YOLO)
-    with pytest.raises(DatasetError, match="coco"):
+    with pytest.raises(DatasetError, match="no annotations"):
         describe(tmp_path, format=DatasetFormat.COCO)
+    with pytest.raises(DatasetError, match="no folder 'images'"):
+        describe(tmp_path, format=DatasetFormat.MASKS)
 
 
 @pytest.mark.parametrize(
     ("names", "reason"),
     [
         (["images/a.png", "labels/a.txt"], r"no data\.yaml"),
-        (["annotations/instances.json", "train/a.jpg"], "coco"),
+        (["annotations/instances.json", "train/a.jpg"], "is not JSON"),
+        (["images/a.png", "masks/a.png"], r"classes\.txt"),
         (["notes.md"], "no class folders"),
         ([], "no class folders"),
     ],
@@ -302,8 +313,8 @@ def test_apart_gives_the_same_description(tmp_path: Path):
 
 def test_apart_gives_the_same_refusals(tmp_path: Path):
     folder = make_yolo(tmp_path / "set")
-    with pytest.raises(DatasetError, match="is for object_detection"):
-        describe_apart(folder, task_type=TaskType.IMAGE_CLASSIFICATION)
+    with pytest.raises(DatasetError, match="lacks 'kpt_shape'"):
+        describe_apart(folder, task_type=TaskType.POSE_ESTIMATION)
     write_yaml(folder, splits="train: /etc\nval: images/val\n")
     with pytest.raises(OutsideRoots, match="leads out"):
         describe_apart(folder)
@@ -314,19 +325,31 @@ def test_apart_gives_up_what_takes_too_long(tmp_path: Path):
         describe_apart(make_yolo(tmp_path), timeout_seconds=0.01)
 
 
-def test_apart_shows_the_child_no_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    from adapters.data import apart
-
-    monkeypatch.setenv("MODELYARD_SECRET_KEY", "x" * 32)
-    assert "MODELYARD_SECRET_KEY" not in apart._environment()
+def test_apart_runs_no_module_of_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "yaml.py").write_text("raise SystemExit('a module of the working folder ran')")
     assert describe_apart(make_yolo(tmp_path / "set")).valid
 
 
+def test_apart_tells_how_far_it_is(tmp_path: Path):
+    told: list[tuple[int, int]] = []
+    describe_apart(make_yolo(tmp_path), progress=lambda done, total: told.append((done, total)))
+    assert told
+    assert all(0 < done <= total == 6 for done, total in told)
+
+
 def test_describing_imports_no_training_library():
     code = (
-        "import sys, adapters.data.describe, adapters.data.apart; "
-        "assert not {'torch', 'numpy', 'cv2', 'timm', 'ultralytics'} & sys.modules.keys()"
+        "import sys, adapters.data.describe; "
+        "assert not {'torch', 'cv2', 'timm', 'ultralytics'} & sys.modules.keys()"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path.cwd())
+
+
+def test_asking_a_process_apart_imports_no_decoder():
+    code = (
+        "import sys, adapters.data.apart; assert not {'PIL', 'numpy', 'yaml'} & sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path.cwd())

@@ -213,7 +213,7 @@ def test_several_yamls_are_refused_unless_one_is_data_yaml(tmp_path: Path):
         ("names: [a, a]\n", None, "class_named_twice"),
         ("nc: 3\nnames: [a]\n", None, "names_differ_from_nc"),
         ("names: [a]\n", "train: images/train\nval: images/absent\n", "split_not_found"),
-        ("names: [a]\n", "train: images/train\n", "no_val_split"),
+        ("names: [a]\n", "train: images/train\nval: images\n", "splits_overlap"),
         ("names: [a]\n", "val: images/val\n", "no_train_split"),
         ("names: [a]\n", "train: data.yaml\nval: images/val\n", "split_not_found"),
         ("names: [a]\n", "train: images/train\nval: images/train\n", "splits_overlap"),
