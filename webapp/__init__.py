@@ -21,7 +21,7 @@ def create_app(settings: Settings | None = None, **config: Any) -> OpenAPI:
     from webapp import api, dashboard, http, telemetry
     from webapp.config import configuration
     from webapp.extensions import db, jwt, limiter, migrate
-    from webapp.services import broker
+    from webapp.services import broker, tools
     from webapp.services.executors import check_mode
 
     settings = settings or load_settings()
@@ -36,6 +36,7 @@ def create_app(settings: Settings | None = None, **config: Any) -> OpenAPI:
     jwt.init_app(app)
     limiter.init_app(app)
     broker.init_app(app, settings)
+    tools.init_app(app, settings)
 
     http.init_app(app)
     telemetry.init_app(app)

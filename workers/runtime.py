@@ -13,6 +13,7 @@ from redis.retry import Retry
 from adapters import installed_frameworks, known_frameworks
 from modelyard.gpus import choose_devices
 from modelyard.settings import Settings, SettingsError
+from workers.asks import Asks
 from workers.control import Attempt, Control
 from workers.devices import Slots
 from workers.presence import Presence
@@ -54,6 +55,7 @@ class Runtime:
             control=self.control,
             on_drain=on_drain,
         )
+        self.asks = Asks(self.redis, settings=settings, name=self.name, frameworks=self.frameworks)
         self.template = Template(self.frameworks, threads=settings.threads)
         self.shutting_down = False
 
@@ -61,6 +63,7 @@ class Runtime:
         self.template.warm_up()
         self.control.start()
         self.presence.start()
+        self.asks.start()
 
     def shut_down(self) -> None:
         """Take nothing new and let what trains write its checkpoint; the second time: at once.
@@ -79,6 +82,7 @@ class Runtime:
         """End the side threads; the last thing a worker does."""
         self.control.stop()
         self.presence.stop()
+        self.asks.stop()
 
 
 def start(settings: Settings, *, on_drain: Callable[[bool], None]) -> Runtime:

@@ -32,6 +32,7 @@ def init_app(app: OpenAPI) -> None:
         jobs,
         operations,
         projects,
+        trained,
         workers,
     )
 
@@ -39,7 +40,18 @@ def init_app(app: OpenAPI) -> None:
     requests.init_app(app)
     authentication.init_app(app)
     problems.init_app(app)
-    resources = (auth, projects, datasets, catalog, jobs, job_results, events, workers, operations)
+    resources = (
+        auth,
+        projects,
+        datasets,
+        catalog,
+        jobs,
+        job_results,
+        trained,
+        events,
+        workers,
+        operations,
+    )
     for module in resources:
         app.register_api(module.blueprint)
     document.init_app(app)

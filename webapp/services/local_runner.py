@@ -30,6 +30,7 @@ from webapp.config import settings
 from webapp.extensions import db
 from webapp.models import Job, JobStatus
 from webapp.services.executors import training_job
+from webapp.services.local_exports import LocalExports
 from webapp.services.reaper import give_up_attempt
 from webapp.services.recorder import record
 
@@ -63,14 +64,17 @@ class LocalRunner:
         except ValueError as error:
             raise SettingsError(f"MODELYARD_GPUS: {error}") from error
         self._running: dict[int, LocalProcess] = {}
+        self._exports = LocalExports(self._settings)
 
     def run(self) -> None:
         """Train until asked to stop; then let every job write a checkpoint and hand it back."""
         with _only_runner(self._settings.home):
             self._give_up_orphans()
+            self._exports.give_up_orphans()
             while not self._stop.requested:
                 self._step()
                 time.sleep(POLL_SECONDS)
+            self._exports.stop()
             for process in self._running.values():
                 process.shut_down()
             for process in list(self._running.values()):
@@ -82,6 +86,7 @@ class LocalRunner:
             self._record()
             self._collect()
             self._pass_on_cancels()
+            self._exports.step()
             while self._free and (job := _next_queued()) is not None:
                 self._start(job)
         except OperationalError as error:
