@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from adapters.data.description import DatasetError
-from adapters.data.images import FORMATS, MAX_IMAGE_PIXELS
+from adapters.data.images import FORMATS, MAX_IMAGE_PIXELS, to_rgb
 from adapters.data.roots import printable
 
 
@@ -28,7 +28,7 @@ def open_rgb(source: Path | bytes) -> Image.Image:
                 if image.width * image.height > MAX_IMAGE_PIXELS:
                     raise ValueError(f"it has more than {MAX_IMAGE_PIXELS // 10**6} million pixels")
                 turned: Image.Image = ImageOps.exif_transpose(image)
-                return turned.convert("RGB")
+                return to_rgb(turned)
     except MemoryError:
         raise
     except Exception as error:  # on hostile bytes decoders raise anything, from IndexError on

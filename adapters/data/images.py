@@ -69,6 +69,16 @@ def check_image(path: Path, *, base: Path, smallest_side: int = 1) -> CheckedFil
         return CheckedFile(sha256, (error("unreadable_image", message, file=name),))
 
 
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Return an image as RGB of eight bits; one of 16 bits a pixel keeps its upper eight.
+
+    Pillow itself would make all that is above 255 white.
+    """
+    if image.mode.startswith("I"):
+        return image.convert("I").point(lambda value: value * (1 / 256)).convert("L").convert("RGB")
+    return image.convert("RGB")
+
+
 def image_size(path: Path) -> tuple[int, int]:
     """Return the width and height of an image, turned as its camera said; decodes nothing.
 

@@ -51,6 +51,7 @@ from adapters.data.images import (
     MAX_IMAGE_PIXELS,
     FileUnreadable,
     read_limited,
+    to_rgb,
 )
 from adapters.data.reading import scan
 from adapters.data.roots import printable, unreadable_as_dataset_error
@@ -153,7 +154,7 @@ def _read(path: Path) -> tuple[tuple[int, int], Image.Image]:
             turned = ImageOps.exif_transpose(image)
             if (turned.width > turned.height) != (width > height):
                 width, height = height, width
-            small = turned.convert("RGB")
+            small = to_rgb(turned)
     except MemoryError:
         raise
     except Exception as failure:  # on hostile bytes decoders raise anything, from IndexError on
