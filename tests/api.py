@@ -99,8 +99,8 @@ class Api:
     def image_folder(self, name: str = "shades") -> Path:
         """Return a small image folder below the data root."""
         folder = self.data / name
-        for split, count in (("train", 4), ("val", 2)):
-            for label, shade in (("dark", 20), ("light", 230)):
+        for split, count, step in (("train", 4, 0), ("val", 2, 10)):
+            for label, shade in (("dark", 20 + step), ("light", 230 + step)):
                 place = folder / split / label
                 place.mkdir(parents=True)
                 for number in range(count):

@@ -38,6 +38,9 @@ Line = Annotated[
 ]
 # A text of several lines.
 Lines = Annotated[str, AfterValidator(_no_nul), Field(json_schema_extra={"pattern": r"^[^\x00]*$"})]
+Uuid = Annotated[
+    str, Field(pattern=r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$")
+]
 Id = Annotated[int, Field(ge=1, le=MAX_ID)]
 
 # Spelt out, because a strict body takes a text for a Literal but not for an Enum;

@@ -5,6 +5,7 @@ import logging
 from modelyard.settings import load_settings
 from webapp import create_app
 from webapp.metrics_folder import share_between_processes
+from webapp.services.uploads import sweep_in_background
 
 settings = load_settings()
 logging.basicConfig(
@@ -13,3 +14,4 @@ logging.basicConfig(
 )
 share_between_processes(settings.home)  # before create_app imports the metrics
 app = create_app(settings)
+sweep_in_background(app)

@@ -6,7 +6,7 @@ from flask import Flask
 from pydantic import BaseModel
 from werkzeug.routing import IntegerConverter
 
-from webapp.fields import MAX_ID, Id
+from webapp.fields import MAX_ID, Id, Uuid
 
 
 class IdConverter(IntegerConverter):
@@ -34,6 +34,10 @@ class MemberPath(ProjectPath):
 
 class DatasetPath(BaseModel):
     dataset_id: Id
+
+
+class CheckPath(BaseModel):
+    check_id: Uuid
 
 
 class JobPath(BaseModel):

@@ -35,6 +35,7 @@ class Dataset(Model):
     problems: Mapped[list[dict[str, Any]]] = mapped_column(Json)
     fingerprint: Mapped[str] = mapped_column(String(64))
     statistics: Mapped[dict[str, Any] | None] = mapped_column(Json)
+    keypoints: Mapped[dict[str, Any] | None] = mapped_column(Json)  # of a pose data set
     uploaded: Mapped[bool] = mapped_column(default=False, server_default=false())  # ours to delete
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
     checked_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)

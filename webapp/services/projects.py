@@ -9,8 +9,8 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import aliased
 
 from webapp.extensions import db
-from webapp.models import Job, JobStatus, Membership, Project, Role, User
-from webapp.services import outputs
+from webapp.models import Dataset, Job, JobStatus, Membership, Project, Role, User
+from webapp.services import outputs, uploads
 from webapp.services.accounts import find_user
 from webapp.services.errors import Conflict, Forbidden, Invalid, NotFound
 from webapp.services.paging import Page, SortKey, paginate
@@ -43,6 +43,14 @@ def role_in(project_id: int, *, user: User) -> Role | None:
         )
     )
     return None if role is None else Role(role)
+
+
+def require_some_project(user: User, *, needed: Role) -> None:
+    """Raise Forbidden where a person has the role in no project at all."""
+    roles = [role for role in Role if role.allows(needed)]
+    mine = select(Membership.role).where(Membership.user_id == user.id, Membership.role.in_(roles))
+    if not user.is_admin and db.session.scalar(mine.limit(1)) is None:
+        raise Forbidden(f"You have the role {needed} in no project")
 
 
 def visible_to(user: User, project_id: Any) -> ColumnElement[bool]:
@@ -90,14 +98,19 @@ def delete_project(project: Project) -> None:
     jobs = db.session.scalars(
         select(Job.id).where(Job.project_id == project.id).with_for_update()
     ).all()
-    active = select(Job.id).where(Job.project_id == project.id, Job.status.in_(ACTIVE))
-    deleted = affected(delete(Project).where(Project.id == project.id, ~active.exists()))
-    if deleted != 1:
-        db.session.rollback()
-        raise Conflict(
-            f"Project {project.id} has jobs that are queued or running; cancel them first"
-        )
-    db.session.commit()
+    project_id = project.id
+    uploaded = db.session.scalars(
+        select(Dataset).where(Dataset.project_id == project_id, Dataset.uploaded)
+    ).all()
+    active = select(Job.id).where(Job.project_id == project_id, Job.status.in_(ACTIVE))
+    with uploads.leaving(uploaded):
+        deleted = affected(delete(Project).where(Project.id == project_id, ~active.exists()))
+        if deleted != 1:
+            db.session.rollback()
+            raise Conflict(
+                f"Project {project_id} has jobs that are queued or running; cancel them first"
+            )
+        db.session.commit()
     outputs.remove(jobs)
 
 

@@ -28,6 +28,7 @@ def upgrade() -> None:
             sa.Column("val_share", sa.Float(precision=53), nullable=False, server_default="0.2")
         )
         batch_op.add_column(sa.Column("split_rule", sa.Text(), nullable=True))
+        batch_op.add_column(sa.Column("keypoints", sa.JSON(), nullable=True))
         batch_op.add_column(sa.Column("statistics", sa.JSON(), nullable=True))
         batch_op.add_column(
             sa.Column("uploaded", sa.Boolean(), nullable=False, server_default=sa.false())
@@ -99,6 +100,8 @@ def upgrade() -> None:
     with op.batch_alter_table("exports", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_exports_job_id"), ["job_id"], unique=False)
 
+    with op.batch_alter_table("attempts") as batch_op:
+        batch_op.add_column(sa.Column("failure", sa.JSON(), nullable=True))
     with op.batch_alter_table("job_events", schema=None) as batch_op:
         batch_op.create_index(
             "ix_job_events_progress",
@@ -117,6 +120,8 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    with op.batch_alter_table("attempts") as batch_op:
+        batch_op.drop_column("failure")
     with op.batch_alter_table("job_events", schema=None) as batch_op:
         batch_op.drop_index("ix_job_events_load")
         batch_op.drop_index("ix_job_events_progress")
@@ -130,6 +135,7 @@ def downgrade() -> None:
         for name in (
             "uploaded",
             "statistics",
+            "keypoints",
             "split_rule",
             "val_share",
             "split_seed",
