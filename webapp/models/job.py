@@ -112,6 +112,7 @@ class Attempt(Model):
     outcome: Mapped[str | None] = mapped_column(String(20))  # completed, failed, …, lost
     exit_code: Mapped[int | None]
     reason: Mapped[str | None] = mapped_column(Text)
+    failure: Mapped[dict[str, Any] | None] = mapped_column(Json)  # {kind, epoch, step} if it failed
     last_seq: Mapped[int] = mapped_column(BigInteger, default=0)  # the last event recorded
     log_size: Mapped[int] = mapped_column(BigInteger, default=0)  # bytes of log recorded
 

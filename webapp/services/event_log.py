@@ -18,6 +18,9 @@ from webapp.models import JobEvent
 
 _ORDER_LOCK = 0x6D6F646C  # any constant: the one advisory lock of the event log
 
+# Written out, not bound: SQLite must see that the partial index ix_job_events_progress fits.
+IS_PROGRESS = JobEvent.type == literal_column("'progress'")
+
 
 def lock_order(session: Session) -> None:
     """Let one transaction at a time change jobs and append events; call before the first read.
@@ -60,9 +63,7 @@ def append(
 
 def drop_superseded_progress(session: Session, job_ids: Sequence[int]) -> None:
     """Forget these jobs' progress events; the newest is appended after this."""
-    # Written out, not bound: SQLite must see that the partial index ix_job_events_progress fits.
-    is_progress = JobEvent.type == literal_column("'progress'")
-    session.execute(delete(JobEvent).where(JobEvent.job_id.in_(job_ids), is_progress))
+    session.execute(delete(JobEvent).where(JobEvent.job_id.in_(job_ids), IS_PROGRESS))
 
 
 def drop_superseded_load(session: Session, job_ids: Sequence[int]) -> None:

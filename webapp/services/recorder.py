@@ -18,10 +18,12 @@ from sqlalchemy.orm import Session
 
 from adapters.contract import TaskType, accuracy_metric
 from adapters.wire import Event, EventType, Outcome
+from webapp.config import settings
 from webapp.extensions import db
 from webapp.models import Artifact, Attempt, Job, JobEvent, JobStatus, Metric
 from webapp.services import event_log, load
 from webapp.services.lifecycle import transition
+from webapp.services.retrying import Failure, Verdict, failure_of, judge
 
 logger = logging.getLogger(__name__)
 
@@ -253,8 +255,16 @@ class _Batch:
         attempt.exit_code = event.data.get("exit_code")
         attempt.reason = error["message"] if error else None
         if outcome == Outcome.HANDED_BACK and job.status == S.RUNNING:
-            self._hand_back(event, job)
+            self._queue_again(event, job, reason="its worker shut down")
             return
+        if outcome == Outcome.FAILED and error and job.status == S.RUNNING:
+            verdict = self._judge_failure(job, attempt, error)
+            if verdict.retry:
+                reason = f"{error['message']}: {verdict.reason}"
+                self._queue_again(event, job, reason=reason, lost_attempts=job.lost_attempts + 1)
+                return
+            if verdict.reason:
+                error = {**error, "message": f"{error['message']}; {verdict.reason}"}
         to = S.CANCELLED if outcome == Outcome.HANDED_BACK else S(outcome)
         columns: dict[str, Any] = {"completed_at": event.time, "error": error}
         if result:
@@ -267,11 +277,25 @@ class _Batch:
         if not ended:
             logger.error("job %s: cannot go from '%s' to '%s'", job.id, job.status, to)
 
-    def _hand_back(self, event: Event, job: Job) -> None:
+    def _judge_failure(self, job: Job, attempt: Attempt, error: dict[str, Any]) -> Verdict:
+        self._write_told()
+        place = self._session.scalar(
+            select(JobEvent.data)
+            .where(JobEvent.job_id == job.id, event_log.IS_PROGRESS)
+            .where(JobEvent.attempt == attempt.number)
+        )
+        failure = failure_of(error, place)
+        attempt.failure = failure.to_json()
+        before = self._attempts.get((job.id, attempt.number - 1))
+        previous = Failure(**before.failure) if before is not None and before.failure else None
+        limit = settings().max_attempts
+        return judge(failure, previous=previous, lost=job.lost_attempts + 1, limit=limit)
+
+    def _queue_again(self, event: Event, job: Job, *, reason: str, **columns: Any) -> None:
         queued = self._transition(
             job, to=S.QUEUED, only_from=frozenset({S.RUNNING}), next_attempt=True,
-            actor=f"worker:{job.worker}", reason="its worker shut down", time=event.time,
-            resume=True, worker=None, device=None,
+            actor=f"worker:{job.worker}", reason=reason, time=event.time,
+            resume=True, worker=None, device=None, **columns,
         )  # fmt: skip
         if queued:
             self.recorded.handed_back.append(job.id)
