@@ -29,10 +29,12 @@ from adapters.huggingface_training.augment import Augmentation
 from adapters.huggingface_training.build import Parts, build, rebuild
 from adapters.huggingface_training.data import Samples
 from adapters.huggingface_training.plan import Plan, make_plan
+from adapters.huggingface_training.predictor import load_predictor
 from adapters.huggingface_training.pretrained import StoppedMeanwhile
 from adapters.huggingface_training.state import BEST, LAST, Place, read_last
 from adapters.huggingface_training.trainer import ReportingTrainer
 from adapters.huggingface_training.trial import trial_step
+from adapters.prediction import Predictor
 from adapters.timm_training.randomness import repeatable
 
 
@@ -57,6 +59,10 @@ class HuggingFaceAdapter:
                 if told.kind in (ErrorKind.FRAMEWORK, ErrorKind.DEVICE):
                     traceback.print_exception(error)  # into the job's log, which the hint speaks of
                 raise told from error
+
+    def load(self, job: TrainingJob) -> Predictor:
+        """Load the best model of a job; see :class:`adapters.contract.Adapter`."""
+        return load_predictor(job)
 
 
 def _train(plan: Plan, reporter: Reporter) -> Result:

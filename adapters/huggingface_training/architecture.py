@@ -75,8 +75,9 @@ def make_config(
     except (TypeError, ValueError, KeyError) as error:
         raise _not_made(spec, image_size, error) from error
     if task_type == TaskType.IMAGE_CLASSIFICATION:
-        kind_of_problem = "multi_label" if multi_label else "single_label"
-        config.problem_type = f"{kind_of_problem}_classification"
+        config.problem_type = (
+            "multi_label_classification" if multi_label else "single_label_classification"
+        )
     if task_type == TaskType.SEMANTIC_SEGMENTATION:
         for name in ("semantic_loss_ignore_index", "loss_ignore_index"):
             if hasattr(config, name):
@@ -159,7 +160,7 @@ def make_processor(
         return SegformerImageProcessor(**settings, do_reduce_labels=False)
     # Its own, for it turns the model's outputs into boxes.
     model_type = _PROCESSOR_OF.get(spec.model_type, spec.model_type)
-    found = IMAGE_PROCESSOR_MAPPING[CONFIG_MAPPING[model_type]]
+    found: Any = IMAGE_PROCESSOR_MAPPING[CONFIG_MAPPING[model_type]]
     kind = found["torchvision"] if isinstance(found, dict) else found
     kind = kind[0] if isinstance(kind, tuple) else kind
     return kind(**settings, do_pad=False)

@@ -23,7 +23,7 @@ class OneDevice(TrainingArguments):
     """Arguments of a training on the device of the job, and on no other that is there."""
 
     @cached_property
-    def _setup_devices(self) -> torch.device:  # type: ignore[override]
+    def _setup_devices(self) -> torch.device:
         found: torch.device = TrainingArguments._setup_devices.func(self)  # type: ignore[attr-defined]
         if found.type != "cuda":
             return found

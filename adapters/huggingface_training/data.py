@@ -59,7 +59,7 @@ def read_item(content: Content, sample: Sample) -> Item:
     return {
         "image": image,
         "boxes": tv_tensors.BoundingBoxes(
-            boxes,  # type: ignore[call-arg]
+            boxes,
             format="XYXY",
             canvas_size=(height, width),
             clamping_mode=None,  # a crop is to show how much of each object it left

@@ -20,7 +20,7 @@ _ENVIRONMENT = {
     "DISABLE_TELEMETRY": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
-    "TRANSFORMERS_VERBOSITY": "warning",
+    "TRANSFORMERS_VERBOSITY": "error",  # library_log() passes on what it warns of
     "TOKENIZERS_PARALLELISM": "false",
 }
 _LIBRARIES = ("transformers", "accelerate", "huggingface_hub", "torchmetrics")
@@ -47,7 +47,7 @@ def _import_library() -> None:
         from transformers.models.auto import modeling_auto  # noqa: F401
     from transformers.utils import logging as library_logging
 
-    library_logging.disable_progress_bar()
+    library_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 class _LineHandler(logging.Handler):
@@ -72,19 +72,21 @@ def library_log(write: Callable[[str], None]) -> Iterator[None]:
     before = {}
     for name in _LIBRARIES:
         logger = logging.getLogger(name)
-        before[name] = (logger.handlers[:], logger.propagate)
+        before[name] = (logger.handlers[:], logger.propagate, logger.level)
         logger.handlers[:] = [handler]
         logger.propagate = False
+        logger.setLevel(logging.WARNING)
     with warnings.catch_warnings():
         warnings.simplefilter("default")
         warnings.showwarning = _shown_by(handler)
         try:
             yield
         finally:
-            for name, (handlers, propagate) in before.items():
+            for name, (handlers, propagate, level) in before.items():
                 logger = logging.getLogger(name)
                 logger.handlers[:] = handlers
                 logger.propagate = propagate
+                logger.setLevel(level)
 
 
 def _shown_by(handler: logging.Handler) -> Callable[..., None]:

@@ -83,11 +83,11 @@ class ReportingTrainer(Trainer):
         self._pending_loss = torch.zeros((), dtype=torch.float64, device=plan.device)
         self._pending_images = 0
         self._pending_steps = 0
+        self._rate = 0.0  # of the last update
+        self._buffers = self._copied_buffers()
         self._epoch_loss = torch.tensor(place.loss_sum, dtype=torch.float64, device=plan.device)
-        order, more = plan.order, {"workers": plan.workers, "device": plan.device}
-        collate = parts.task.collate
-        self._train_loader = make_loader(samples, TrainBatches(order), collate=collate, **more)
-        self._val_loader = make_loader(samples, ValBatches(order), collate=collate, **more)
+        self._train_loader = self._loader(samples, TrainBatches(plan.order))
+        self._val_loader = self._loader(samples, ValBatches(plan.order))
         arguments = training_arguments(plan, validate_first=place.step == plan.steps)
         super().__init__(model=parts.model, args=arguments, callbacks=[_Steps(self, clock)])
         self.remove_callback(PrinterCallback)
@@ -118,9 +118,9 @@ class ReportingTrainer(Trainer):
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         if self.optimizer is None:
-            decayed = set(self.get_decay_parameter_names(self.model))
-            groups = parameter_groups(self.plan, self.model, decayed=decayed)
-            kind, settings = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            decayed = set(self.get_decay_parameter_names(self.parts.model))
+            groups = parameter_groups(self.plan, self.parts.model, decayed=decayed)
+            kind, settings = self.get_optimizer_cls_and_kwargs(self.args, self.parts.model)
             self.optimizer = kind(groups, **settings)
         return self.optimizer
 
@@ -176,6 +176,8 @@ class ReportingTrainer(Trainer):
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if self._kept is not None:
+            assert self.optimizer is not None
+            assert self.lr_scheduler is not None
             self.optimizer.load_state_dict(self._kept["optimizer"])
             self.lr_scheduler.load_state_dict(self._kept["scheduler"])
 
@@ -196,6 +198,8 @@ class ReportingTrainer(Trainer):
         if place == self._saved_place or self.lr_scheduler is None:
             return
         self.gather_loss()
+        if self._pending_steps:
+            self._forget_open_update()
         began = self._clock()
         path = self._folder / LAST
         save_last(
@@ -222,25 +226,19 @@ class ReportingTrainer(Trainer):
         place.images += self._pending_images
         place.step += self._pending_steps
         place.updates = self.state.global_step
-        self.forget_pending()
-        groups = self.optimizer.param_groups
+        self._pending_loss = torch.zeros_like(self._pending_loss)
+        self._pending_images = self._pending_steps = 0
+        self._buffers = self._copied_buffers()
         if self.parts.ema is not None:
             self.parts.ema.update(self.model, updates=place.updates)
-        # Of the head: the scheduler has moved on already.
-        place.learning_rate = float(self._last_rate or groups[0]["lr"])
+        place.learning_rate = self._rate
         if self.plan.device.type == "cpu" or place.updates % STEPS_BETWEEN_LOSS_CHECKS == 0:
             self.gather_loss()
 
     def note_rate(self) -> None:
         """Remember the learning rate that the update is made with."""
-        self._last_rate = max(group["lr"] for group in self.optimizer.param_groups)
-
-    _last_rate: float | None = None
-
-    def forget_pending(self) -> None:
-        """Let the batches since the last update not count."""
-        self._pending_loss = torch.zeros_like(self._pending_loss)
-        self._pending_images = self._pending_steps = 0
+        assert self.optimizer is not None
+        self._rate = max(float(group["lr"]) for group in self.optimizer.param_groups)
 
     def gather_loss(self) -> None:
         """Bring the epoch's loss to the CPU. Raises TrainingError where it is no number."""
@@ -263,6 +261,28 @@ class ReportingTrainer(Trainer):
     @property
     def _folder(self) -> Path:
         return self.plan.job.checkpoints_dir
+
+    def _copied_buffers(self) -> dict[str, torch.Tensor]:
+        """Return the statistics that batches leave in a model before their update is made."""
+        if self.plan.hyperparameters.accumulation_steps == 1:
+            return {}
+        return {name: buffer.clone() for name, buffer in self.parts.model.named_buffers()}
+
+    def _forget_open_update(self) -> None:
+        """Undo what the batches of an update that was not made left behind: they are repeated."""
+        for name, buffer in self.parts.model.named_buffers():
+            buffer.copy_(self._buffers[name])
+        self._pending_loss = torch.zeros_like(self._pending_loss)
+        self._pending_images = self._pending_steps = 0
+
+    def _loader(self, samples: Samples, batches: TrainBatches | ValBatches) -> Loader:
+        return make_loader(
+            samples,
+            batches,
+            collate=self.parts.task.collate,
+            workers=self.plan.workers,
+            device=self.plan.device,
+        )
 
     def _loss(self, model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, Any]:
         forward = self.parts.forward

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torchvision import tv_tensors
@@ -48,13 +49,13 @@ def _item(plan: Plan) -> Item:
     boxes = torch.tensor([[0.25, 0.25, 0.75, 0.75]]).repeat(_OBJECTS, 1) * side
     return {
         "image": image,
-        "boxes": tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(side, side)),  # type: ignore[call-arg]
+        "boxes": tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(side, side)),
         "labels": torch.zeros(_OBJECTS, dtype=torch.int64),
         "crowd": torch.zeros(_OBJECTS, dtype=torch.bool),
     }
 
 
-def _to(value: object, device: torch.device) -> object:
+def _to(value: Any, device: torch.device) -> Any:
     if isinstance(value, torch.Tensor):
         return value.to(device)
     if isinstance(value, dict):
