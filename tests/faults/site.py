@@ -1,0 +1,122 @@
+"""An instance of real processes that fault tests break, and jobs that train on it in seconds."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+from PIL import Image
+
+from tests.factories import application, make_job
+from tests.services import RedisService, wait_for
+from tests.worker_service import Instance, job_is
+from webapp.models import Job
+from webapp.services import job_actions
+
+PLUGIN = Path(__file__).parent / "plugin"
+
+
+class Site(Instance):
+    """Recorder and workers as processes; the caller acts for the web process."""
+
+    def __init__(self, home: Path, *, database_url: str, redis: RedisService) -> None:
+        super().__init__(home, database_url=database_url, redis=redis)
+        self.redis = redis
+        self.database_url = database_url
+        self.environ |= {
+            "PYTHONPATH": str(PLUGIN),
+            "MODELYARD_THREADS": "0",  # no torch is imported to set them
+            "MODELYARD_MAX_ATTEMPTS": "100",  # the tests take more than a bad week does
+        }
+        make_images(self.data / "tiny")
+
+    def quick_worker(self, name: str, **environ: str) -> subprocess.Popen[bytes]:
+        """Start a worker and wait until it takes jobs."""
+        process = self.start(
+            "workers", MODELYARD_WORKER_NAME=name, MODELYARD_FRAMEWORKS="quick", **environ
+        )
+        log = next(self.home.glob(f"workers.{len(self._processes) - 1}.log"))
+        wait_for(lambda: " ready." in log.read_text(), what=f"worker {name}")
+        return process
+
+    def job(self, *, epochs: int, start: bool = True, **hyperparameters: Any) -> Job:
+        """Make a job of the quick framework, and start it."""
+        job = make_job(
+            framework="quick", queue="quick", model_name="lcg", epochs=epochs,
+            dataset_path=str(self.data / "tiny"), hyperparameters=hyperparameters,
+        )  # fmt: skip
+        if start:
+            job_actions.start(job, actor="test")
+        return job
+
+    def wait(self, job: Job, condition: Any, *, seconds: float = 30) -> None:
+        try:
+            wait_for(job_is(job, condition), timeout_seconds=seconds, what=f"job {job.id}")
+        except TimeoutError as error:
+            state = (job.status, job.attempt, job.progress, job.error)
+            raise AssertionError(f"{error}; it is {state}\n{self.logs()}") from None
+
+    def children(self) -> list[psutil.Process]:
+        """Return the processes that train or load data, whichever worker they belong to."""
+        return [p for p in processes_of(self.home) if trains(p)]
+
+
+@contextmanager
+def site(home: Path, *, database_url: str, redis: RedisService) -> Iterator[Site]:
+    there = Site(home, database_url=database_url, redis=redis)
+    with application(there.environ):
+        try:
+            yield there
+        finally:
+            there.stop()
+
+
+def make_images(folder: Path) -> None:
+    """Write the smallest valid image folder: two classes, an image each, for both splits."""
+    for split in ("train", "val"):
+        for shade, name in enumerate(("dark", "light")):
+            (folder / split / name).mkdir(parents=True, exist_ok=True)
+            for number in range(2):
+                image = Image.new("RGB", (8, 8), (200 * shade + number, 0, 0))
+                image.save(folder / split / name / f"{number}.png")
+
+
+def processes_of(home: Path) -> list[psutil.Process]:
+    """Return every process that was started for an instance, by its environment."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.pid != os.getpid() and process.environ().get("MODELYARD_HOME") == str(home):
+                found.append(process)
+        except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+            continue
+    return found
+
+
+def trains(process: psutil.Process) -> bool:
+    """Tell whether a process is a child or its loader: its group is led by a template's fork."""
+    try:
+        leader = psutil.Process(os.getpgid(process.pid))
+        template = leader.parent()
+        return template is not None and "forkserver" in " ".join(template.cmdline())
+    except (ProcessLookupError, psutil.NoSuchProcess):
+        return False
+
+
+def training(job: Job) -> object:
+    return job.status == "running" and job.progress
+
+
+def ended(job: Job) -> bool:
+    return job.status in ("completed", "failed", "cancelled")
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    process.send_signal(signal.SIGKILL)
+    process.wait()
