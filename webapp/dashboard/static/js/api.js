@@ -20,12 +20,13 @@ function cookie(name) {
 async function send(method, path, body) {
   const headers = { Accept: "application/json, text/html;q=0.9, text/plain;q=0.8" };
   if (method !== "GET") headers["X-CSRF-TOKEN"] = cookie(CSRF_COOKIE);
-  if (body !== undefined) headers["Content-Type"] = "application/json";
+  const isForm = body instanceof FormData; // the browser itself says of what type a form is
+  if (body !== undefined && !isForm) headers["Content-Type"] = "application/json";
   try {
     return await fetch(path, {
       method,
       headers,
-      body: body === undefined ? undefined : JSON.stringify(body),
+      body: body === undefined || isForm ? body : JSON.stringify(body),
       credentials: "same-origin",
     });
   } catch {
@@ -68,6 +69,10 @@ async function request(method, path, body) {
 export async function json(method, path, body) {
   const response = await request(method, path, body);
   return response.status === 204 ? null : response.json();
+}
+
+export async function upload(path, form) {
+  return (await request("POST", path, form)).json();
 }
 
 export async function html(path) {

@@ -26,13 +26,13 @@ function titleOf(group) {
 
 const newest = (values) => values.findLast((value) => value !== null);
 
-function innerWidth(element) {
+export function innerWidth(element) {
   const style = getComputedStyle(element);
   return element.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight);
 }
 
 // uPlot draws on a canvas and needs colours, not variables.
-function colour(variable) {
+export function colour(variable) {
   const probe = document.createElement("i");
   probe.className = `probe-${variable}`;
   document.body.append(probe);

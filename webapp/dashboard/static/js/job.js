@@ -40,13 +40,18 @@ function markAttempts(points, attempts) {
   }
 }
 
+// What follows training is other scripts' concern; see trained.js.
+const tell = (name, detail) => document.dispatchEvent(new CustomEvent(name, { detail }));
+
 let asked = 0;
 
 async function refresh() {
   asked += 1;
   const mine = asked;
   const job = await json("GET", base);
-  if (mine === asked) showJob(holder, job); // not with an answer that was overtaken
+  if (mine !== asked) return; // not with an answer that was overtaken
+  showJob(holder, job);
+  tell("job-seen", job);
 }
 
 async function lookAtWait() {
@@ -58,6 +63,7 @@ const stream = follow(
   {
     snapshot(event) {
       showJob(holder, event);
+      tell("job-seen", event);
       // Between the page and its stream more may have happened than the snapshot tells.
       for (const panel of PANELS) refreshPanel(panel);
       loadMetrics().catch(report);
@@ -86,8 +92,9 @@ const stream = follow(
     decided() {
       refreshPanel("facts");
     },
-    artifact() {
+    artifact(event) {
       refreshPanel("artifacts");
+      tell("job-artifact", event);
     },
   },
   { onLive: showLive, until: ended },
