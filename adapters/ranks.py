@@ -38,6 +38,7 @@ POLL_SECONDS = 0.1
 CAUSE_SECONDS = 2.0
 COLLECTIVE_TIMEOUT = timedelta(minutes=30)  # rank 0 alone writes checkpoints, others wait for it
 
+_KEPT = "kept"  # the answer to an epoch's metrics
 _STOPS = (None, StopReason.AFTER_EPOCH, StopReason.SHUTDOWN, StopReason.NOW)  # later ones win
 _GPUS = re.compile(r"cuda:(\d+(?:,\d+)+)")
 _CPUS = re.compile(r"cpu\*([1-9]\d?)")
@@ -125,7 +126,7 @@ def on_ranks(
     with tempfile.TemporaryDirectory(prefix="modelyard-ranks-") as folder:
         try:
             for rank in ranks:
-                ours, theirs = context.Pipe(duplex=False)
+                ours, theirs = context.Pipe()
                 arguments = (work, rank, job, Path(folder) / "meeting", theirs, stop)
                 process = context.Process(target=_run_rank, args=arguments)
                 process.start()
@@ -183,6 +184,8 @@ def _listen(member: _Member, reporter: Reporter) -> None:
             else:
                 arguments, keywords = values
                 getattr(reporter, name)(*arguments, **keywords)
+                if name == "metrics":
+                    member.link.send(_KEPT)
     except EOFError:
         member.process.join()
         exit_code = member.process.exitcode
@@ -274,6 +277,7 @@ class _Relay:
 
     def metrics(self, *, epoch: int, values: Mapping[str, float], step: int | None = None) -> None:
         self._pass_on("metrics", epoch=epoch, values=dict(values), step=step)
+        self._link.recv()  # the checkpoint that follows must not be ahead of them
 
     def decided(self, name: str, value: float | str, *, why: str) -> None:
         self._pass_on("decided", name, value, why=why)

@@ -35,7 +35,7 @@ AutoAugment = Literal[
 ]
 
 
-ClassWeight = Annotated[float, Field(ge=0.0, le=1000.0, allow_inf_nan=False)]
+ClassWeight = Annotated[float, Field(ge=0.001, le=1000.0, allow_inf_nan=False)]
 
 
 def _number(default: float | None, low: float, high: float, description: str) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from timm.data import Mixup
 from timm.data.random_erasing import RandomErasing
-from timm.loss import compute_class_weights, create_classification_loss
+from timm.loss import create_classification_loss
 from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
 from timm.utils import ModelEmaV3, NativeScaler
@@ -120,7 +120,7 @@ def _loss(plan: Plan) -> torch.nn.Module:
     weights = _class_weights(plan)
     if plan.loss == "ce" and weights is not None:  # timm's has none
         smoothing = 0.0 if hp.mixing else hp.label_smoothing
-        return torch.nn.CrossEntropyLoss(weight=weights, label_smoothing=smoothing)
+        return _WeightedCrossEntropy(weight=weights, label_smoothing=smoothing, reduction="none")
     loss: torch.nn.Module = create_classification_loss(
         plan.loss,
         multi_label=plan.multi_label,
@@ -129,6 +129,14 @@ def _loss(plan: Plan) -> torch.nn.Module:
         pos_weight=weights,
     )
     return loss
+
+
+class _WeightedCrossEntropy(torch.nn.CrossEntropyLoss):
+    """Averages over the images; torch's own mean cancels the weights of a batch of one class."""
+
+    def forward(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        loss: torch.Tensor = super().forward(logits, targets).mean()
+        return loss
 
 
 def _class_weights(plan: Plan) -> torch.Tensor | None:
@@ -141,16 +149,14 @@ def _class_weights(plan: Plan) -> torch.Tensor | None:
         return None
     if not isinstance(chosen, str):
         return torch.tensor(chosen, dtype=torch.float32)
-    train = plan.data.splits["train"]
-    counts = Counter(label for sample in train for label in sample.classes)
-    _, weights = compute_class_weights(
-        [counts[label] for label in range(len(plan.data.classes))],
-        len(train),
-        method="inv_freq" if plan.loss == "ce" else "neg_pos",
-        max_weight=_LARGEST_BALANCE,
-    )
-    balanced: torch.Tensor = weights
-    return balanced
+    train, classes = plan.data.splits["train"], len(plan.data.classes)
+    found = Counter(label for sample in train for label in sample.classes)
+    counts = torch.tensor([max(1, found[label]) for label in range(classes)])
+    if plan.loss == "ce":
+        balanced = len(train) / (classes * counts)  # one on the average of all images
+    else:
+        balanced = (len(train) - counts) / counts
+    return balanced.clamp(1 / _LARGEST_BALANCE, _LARGEST_BALANCE)
 
 
 def _mixup(plan: Plan) -> Mixup | None:

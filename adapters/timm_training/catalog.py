@@ -35,6 +35,11 @@ def catalog_entries() -> Iterator[ModelEntry]:
         )
 
 
+def model_names() -> list[str]:
+    """Return every name of the installed library, also of the few that do not classify."""
+    return timm.list_models()
+
+
 def _classifies(name: str) -> bool:
     """Put a batch of two through a model, on the device that computes shapes only."""
     model = timm.create_model(name, num_classes=_CLASSES)
