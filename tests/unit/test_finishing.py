@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,8 +25,8 @@ from adapters.contract import (
 from adapters.data.reading import read_for
 from adapters.evaluation.run import MOST_WRONG, evaluate
 from adapters.finishing import RememberingReporter, finish
-from adapters.prediction import FoundObject, Network, Prediction
-from tests.shapes import CLASSES, compose
+from tests.predictors import ByColour
+from tests.shapes import compose
 
 
 @dataclass
@@ -57,35 +56,6 @@ class Told:
 
     def should_stop(self) -> StopReason | None:
         return self.stop
-
-
-class ByColour:
-    """Knows the shapes by their colours, but takes every disc for a square."""
-
-    multi_label = False
-
-    def __init__(self, classes: tuple[str, ...] = CLASSES) -> None:
-        self.classes = classes
-
-    def predict(self, images: Sequence[Image.Image]) -> list[Prediction]:
-        return [self._predict(np.asarray(image, int)) for image in images]
-
-    def network(self) -> Network:
-        raise NotImplementedError
-
-    def _predict(self, pixels: Any) -> Prediction:
-        scores = np.full(3, 0.05, np.float32)
-        found = []
-        for class_id, channel in enumerate((0, 1, 2)):
-            rest = [c for c in range(3) if c != channel]
-            area = (pixels[..., channel] > 180) & (pixels[..., rest].max(-1) < 170)
-            if area.any():
-                said = self.classes.index("square" if class_id == 2 else CLASSES[class_id])
-                scores[said] = 0.9
-                ys, xs = area.nonzero()
-                box = np.array([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]) / 64
-                found.append(FoundObject(said, 0.9, tuple(box)))
-        return Prediction(scores=scores / scores.sum(), objects=tuple(found))
 
 
 class Loads:
