@@ -26,7 +26,9 @@ _SUFFIXES_OF_FORMAT = {
     "GIF": (".gif",),
     "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
 }
-FORMATS = tuple(_SUFFIXES_OF_FORMAT)
+# What Pillow may open; its JPEG decoder opens MPO, which it does not know as a format of its own
+# and stops at: no BMP, WebP or TIFF would be read.
+FORMATS = tuple(name for name in _SUFFIXES_OF_FORMAT if name != "MPO")
 MAX_IMAGE_BYTES = 512 * 1024 * 1024
 MAX_IMAGE_PIXELS = 80_000_000  # just below where Pillow warns of a decompression bomb
 _ORIENTATION = 0x0112  # the EXIF tag; 5 to 8 exchange width and height
