@@ -16,6 +16,11 @@ from adapters.ultralytics_training.weights import is_published
 from ultralytics.nn.tasks import parse_model
 
 
+def model_names() -> list[str]:
+    """Return the names of the models that the installed library packages."""
+    return [model.name for model in packaged_models().values()]
+
+
 def catalog_entries() -> Iterator[ModelEntry]:
     """Yield every packaged model that can be trained, built without memory for its weights."""
     for model in packaged_models().values():

@@ -16,6 +16,9 @@ from adapters.contract import TaskType
 from adapters.prediction import Network
 from adapters.ultralytics_training.models import RTDETR, PackagedModel
 
+# isort: split
+from ultralytics.nn.modules.head import Detect
+
 _BOXES = (
     "output (batch, 4 + classes{extra}, places): centre x, centre y, width and height in pixels of "
     "the input, then a score 0..1 for each class{told}; overlaps are not suppressed yet"
@@ -65,6 +68,26 @@ class ExportedModel(torch.nn.Module):
         return outputs if isinstance(outputs, tuple) else (outputs,)
 
 
+class ExportedTransformer(ExportedModel):
+    """RT-DETR with its queries in the order of their places instead of their scores."""
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        by_score = Detect._grouped_topk
+        Detect._grouped_topk = staticmethod(_best_in_order)
+        try:
+            return super().forward(images)
+        finally:
+            Detect._grouped_topk = staticmethod(by_score)
+
+
+def _best_in_order(
+    values: torch.Tensor, count: int, groups: int = 1
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the highest values of each row, and where they are, in the order of the row."""
+    index = values.topk(count, dim=1).indices.sort(dim=1).values
+    return values.gather(1, index), index
+
+
 def exported_network(model: Any, *, packaged: PackagedModel, side: int) -> Network:
     """Return a copy of a trained model as the module that is exported."""
     rtdetr = packaged.head == RTDETR
@@ -78,7 +101,7 @@ def exported_network(model: Any, *, packaged: PackagedModel, side: int) -> Netwo
     if rtdetr:
         head.postprocess = MethodType(_boxes_and_scores, head)
     example = torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(0))
-    module = ExportedModel(model).eval()
+    module = (ExportedTransformer if rtdetr else ExportedModel)(model).eval()
     with torch.no_grad():
         module(example)  # the grid of places is made now, and is constant in what is exported
     if hasattr(head, "_get_decode_boxes"):
