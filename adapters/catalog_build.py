@@ -34,6 +34,12 @@ def installed_models(framework: str) -> list[ModelEntry]:
     return list(module.catalog_entries())
 
 
+def model_names(framework: str) -> list[str]:
+    """Return the names that the installed library of a framework has, without building models."""
+    names: list[str] = importlib.import_module(framework_info(framework).catalog).model_names()
+    return names
+
+
 def write_catalog(entries: Sequence[ModelEntry], *, version: str, path: Path) -> None:
     """Write a catalog, one model a line, so that a new version's changes can be read."""
     task_types = sorted({entry.task_types for entry in entries})

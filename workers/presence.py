@@ -19,6 +19,7 @@ from modelyard import __version__
 from modelyard.gpus import device_indices
 from workers.control import Attempt, Control
 from workers.devices import device_title, gpu_watch
+from workers.inventory import Inventory
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +48,7 @@ class Presence:
         frameworks: Sequence[str],
         devices: Sequence[str],
         control: Control,
+        inventory: Inventory,
         on_drain: Callable[[bool], None],
     ) -> None:
         self._client = client
@@ -54,6 +56,7 @@ class Presence:
         self._frameworks = list(frameworks)
         self._devices = list(devices)
         self._control = control
+        self._inventory = inventory
         self._versions = framework_versions(frameworks)
         self._host = socket.gethostname()
         self._stopped = threading.Event()
@@ -113,6 +116,7 @@ class Presence:
             "host": self._host,
             "frameworks": self._frameworks,
             "versions": self._versions,
+            "models": self._inventory.describe(),
             "device": ", ".join(device_title(device, gpus) for device in self._devices),
             "gpu": [gpu.to_json() for gpu in gpus if gpu.index in mine],
             "slots": len(self._devices),

@@ -16,6 +16,7 @@ from modelyard.settings import Settings, SettingsError
 from workers.asks import Asks
 from workers.control import Attempt, Control
 from workers.devices import Slots
+from workers.inventory import Inventory
 from workers.presence import Presence
 from workers.template import Template
 
@@ -47,20 +48,25 @@ class Runtime:
             connect(settings.require_redis(), timeout_seconds=CONTROL_TIMEOUT_SECONDS),
             trains_without_redis=settings.redis_away == "train",
         )
+        self.template = Template(self.frameworks, threads=settings.threads)
+        self.inventory = Inventory(
+            self.frameworks, template=self.template, weights=settings.weights
+        )
         self.presence = Presence(
             self.redis,
             name=self.name,
             frameworks=self.frameworks,
             devices=self.devices,
             control=self.control,
+            inventory=self.inventory,
             on_drain=on_drain,
         )
         self.asks = Asks(self.redis, settings=settings, name=self.name, frameworks=self.frameworks)
-        self.template = Template(self.frameworks, threads=settings.threads)
         self.shutting_down = False
 
     def start(self) -> None:
         self.template.warm_up()
+        self.inventory.start()
         self.control.start()
         self.presence.start()
         self.asks.start()

@@ -9,10 +9,11 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from typing import Any
 
 from adapters import adapter_module
 from adapters.contract import TrainingJob
@@ -52,6 +53,24 @@ class Template:
         """Start the template; returns at once, while it imports."""
         forkserver.ensure_running()
 
+    def ask(self, function: Callable[..., Any], *args: Any, seconds: float) -> Any:
+        """Return what a function says in a process of its own, forked from the template.
+
+        Raises TimeoutError, and EOFError where the process ends without an answer.
+        """
+        reader, writer = self._context.Pipe(duplex=False)
+        process = self._context.Process(target=_answer, args=(writer, function, args), daemon=True)
+        process.start()
+        writer.close()
+        try:
+            if not reader.poll(seconds):
+                raise TimeoutError(f"no answer within {seconds:g} s")
+            return reader.recv()
+        finally:
+            reader.close()
+            process.kill()
+            process.join()
+
     def fork(self, job: TrainingJob) -> tuple[BaseProcess, SupervisorPipes]:
         """Start a child for a placed job. Waits while the template is still importing."""
         events_in, events_out = self._context.Pipe(duplex=False)
@@ -75,3 +94,7 @@ class Template:
                 end.close()
         os.set_blocking(log_in.fileno(), False)
         return process, ours
+
+
+def _answer(writer: Connection, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    writer.send(function(*args))

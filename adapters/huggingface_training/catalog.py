@@ -38,6 +38,11 @@ def catalog_entries() -> Iterator[ModelEntry]:
         )
 
 
+def model_names() -> list[str]:
+    """Return the names of our table."""
+    return [spec.name for spec in specs()]
+
+
 def _parameters(spec: ModelSpec) -> int:
     """Build a model on the device that has no memory, and count."""
     config = make_config(

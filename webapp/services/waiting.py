@@ -63,7 +63,11 @@ def _wait(
             f"No worker serves the queue {job.queue}; start one with: "
             f"modelyard worker --frameworks {job.framework}",
         )
-    active = [worker for worker in able if worker["status"] != "draining"]
+    having = [worker for worker in able if _has_model(worker, job)]
+    if not having:
+        there = ", ".join(f"{w['name']} has {_version(w, job.queue)}" for w in able)
+        return Wait(position, f"No worker has the model {job.model_name}: {there}")
+    active = [worker for worker in having if worker["status"] != "draining"]
     if not active:
         names = ", ".join(worker["name"] for worker in able)
         return Wait(position, f"Every worker of the queue {job.queue} takes no new job: {names}")
@@ -75,6 +79,16 @@ def _wait(
     busy = "its one slot is busy" if slots == 1 else f"all {slots} slots are busy"
     reason = ahead or f"Next in the queue {job.queue}; {busy}"
     return Wait(position, reason, _expected_start(position - free, active, job.queue, remaining))
+
+
+def _has_model(worker: dict[str, Any], job: Job) -> bool:
+    """Tell whether a worker has a job's model, as far as it has told."""
+    told = worker.get("models", {}).get(job.framework, {})
+    return job.model_name not in told.get("missing", [])
+
+
+def _version(worker: dict[str, Any], framework: str) -> str:
+    return f"{framework} {worker['versions'].get(framework, 'of an unknown version')}"
 
 
 def _ahead(job: Job, position: int) -> str | None:

@@ -31,11 +31,22 @@ class WorkerJobOut(Out):
     percent: float | None = None
 
 
+class WorkerModelsOut(Out):
+    version: str | None = Field(description="Of the framework's library")
+    models: int = Field(description="How many it has")
+    missing: list[str] = Field(description="Of the catalog; it has no such model")
+    new: list[str] = Field(description="It has them, and the catalog does not")
+    weights: list[str] = Field(description="Models whose published weights are there")
+
+
 class WorkerOut(Out):
     name: str
     host: str
     frameworks: list[str]
     versions: dict[str, str]
+    models: dict[str, WorkerModelsOut] = Field(
+        default_factory=dict, description="By framework, what it really has"
+    )
     device: str
     gpu: list[dict[str, Any]] = Field(description="Name, memory and utilisation of each it uses")
     slots: int = Field(description="How many jobs it trains at once")
