@@ -284,7 +284,7 @@ class Card:
 def plain(text: str) -> str:
     """Return a text such that Markdown shows it as it is, in one line."""
     one_line = " ".join(str(text).split())
-    return re.sub(r"([\\`*_{}\[\]()<>#|~!&$^:@=+-])", r"\\\1", one_line)
+    return re.sub(r"([\\`*_\[\]<>#|~&])", r"\\\1", one_line)
 
 
 def count_classes(content: Content) -> tuple[dict[str, list[int]], str, bool]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from adapters.contract import TrainingJob
+from adapters.contract import TaskType, TrainingJob
 from adapters.evaluation.pictures import colour_of, palette
 from adapters.prediction import FoundObject, Prediction, Predictor
 
@@ -38,12 +38,12 @@ def prediction_to_json(
         "mask": None,
         "legend": None,
     }
-    if prediction.scores is not None:
+    if job.task_type == TaskType.IMAGE_CLASSIFICATION and prediction.scores is not None:
         order = np.argsort(-prediction.scores, kind="stable")[:_MOST_CLASSES]
         answer["classes"] = [
             {"name": names[i], "score": _short(prediction.scores[i])} for i in order
         ]
-    elif prediction.mask is not None:
+    elif job.task_type == TaskType.SEMANTIC_SEGMENTATION and prediction.mask is not None:
         present = np.unique(prediction.mask).tolist()
         answer["mask"] = _mask_url(prediction.mask)
         answer["legend"] = [

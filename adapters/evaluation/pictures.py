@@ -14,7 +14,7 @@ from adapters.prediction import FoundObject
 
 SIDE = 360  # pixels of a picture's longer side
 _GAP = 8
-_HEADER = 20
+_HEADER = 28
 _MASK_SHARE = 110  # of 255: how strongly a mask covers the image
 
 Colour = tuple[int, int, int]
@@ -121,7 +121,7 @@ def _label(
     colour: Colour,
     size: tuple[int, int],
 ) -> None:
-    font = ImageFont.load_default(11)
+    font = ImageFont.load_default(15)
     left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
     x = max(0.0, min(at[0], size[0] - (right - left) - 4))
     y = max(0.0, at[1] - (bottom - top) - 5)
@@ -135,6 +135,6 @@ def _beside(left: Image.Image, right: Image.Image) -> Image.Image:
     sheet = Image.new("RGB", (2 * width + _GAP, height + _HEADER), "white")
     draw = ImageDraw.Draw(sheet)
     for x, title, picture in ((0, "Truth", left), (width + _GAP, "Prediction", right)):
-        draw.text((x + 3, 3), title, font=ImageFont.load_default(12), fill=(60, 60, 60))
+        draw.text((x + 4, 3), title, font=ImageFont.load_default(18), fill=(40, 40, 40))
         sheet.paste(picture, (x, _HEADER))
     return sheet

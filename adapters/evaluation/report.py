@@ -85,6 +85,8 @@ def curve(name: str, *, recall: Any, precision: Any, ap: float | None) -> dict[s
     """Return a curve of precision by recall, thinned."""
     keep = np.unique(np.linspace(0, len(recall) - 1, CURVE_POINTS).round().astype(int))
     points = [[round(float(recall[i]), 4), round(float(precision[i]), 4)] for i in keep]
+    if points and points[0][0] > 0:
+        points.insert(0, [0.0, points[0][1]])  # of fewer there is none surer
     return {"name": name, "ap": rounded(ap), "points": points}
 
 

@@ -162,35 +162,35 @@ class Worker:
         self._seq = seq
 
     def starts(self) -> None:
-        self._tell(
+        self.tells(
             EventType.STARTED,
             worker="gpu-box-1", host="gpu-box-1.lan", device="NVIDIA L4", versions={},
             resumed=False,
         )  # fmt: skip
 
     def is_at(self, *, epoch: int, epochs: int, percent: float, eta_seconds: float) -> None:
-        self._tell(
+        self.tells(
             EventType.PROGRESS,
             epoch=epoch, epochs=epochs, step=5, steps=45, percent=percent,
             eta_seconds=eta_seconds, images_per_second=812.0, phase="train",
         )  # fmt: skip
 
     def measures(self, *, epoch: int, **values: float) -> None:
-        self._tell(EventType.METRICS, epoch=epoch, step=epoch * 45, values=values)
+        self.tells(EventType.METRICS, epoch=epoch, step=epoch * 45, values=values)
 
     def logs(self, *lines: str) -> None:
-        self._tell(EventType.LOG, lines=list(lines))
+        self.tells(EventType.LOG, lines=list(lines))
 
     def keeps(self, name: str) -> None:
-        self._tell(
+        self.tells(
             EventType.ARTIFACT,
             name=name, kind="checkpoint", path=name, size=44_912_331, sha256="ab" * 32,
         )  # fmt: skip
 
     def ends(self, outcome: str, *, error: dict[str, str] | None = None) -> None:
-        self._tell(EventType.FINISHED, outcome=outcome, result=None, error=error, exit_code=0)
+        self.tells(EventType.FINISHED, outcome=outcome, result=None, error=error, exit_code=0)
 
-    def _tell(self, type: EventType, **data: Any) -> None:
+    def tells(self, type: EventType, **data: Any) -> None:
         self._seq += 1
         event = Event(
             job_id=self._job_id,

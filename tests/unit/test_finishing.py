@@ -172,7 +172,7 @@ def test_the_model_card_tells_what_a_person_must_know(tmp_path: Path) -> None:
         "### Evaluation of the best model: val",
         "| disc | 2 | 3 |",
         'path = "checkpoints/best.safetensors"',
-        "Apache\\-2.0",
+        "Apache-2.0",
         "To be filled in by a person",
         model_card.plain(model_card.modelyard_version()),
     ):
