@@ -18,7 +18,7 @@ from adapters.data.coco_fields import (
 )
 from adapters.data.description import DatasetError, Problem
 from adapters.data.files import error, warning
-from adapters.data.json_document import read_json_object
+from adapters.data.json_document import JsonDocument
 from adapters.data.problems import ProblemList
 
 MAX_CATEGORIES = 10_000
@@ -46,16 +46,15 @@ class EntryReader:
 
     def read(self, path: Path) -> None:
         """Raises DatasetError where the file is not JSON, or not COCO at all."""
-        sections = set()
-        for key, element, line in read_json_object(path, shown=self._shown):
-            sections.add(key)
+        document = JsonDocument(path, shown=self._shown)
+        for key, element, line in document.elements():
             if key == "images":
                 self._image(element, line)
             elif key == "categories":
                 self._category(element, line)
             elif key == "annotations":
                 self.annotation(element, line)
-        missing = {"images", "annotations", "categories"} - sections
+        missing = {"images", "annotations", "categories"} - document.keys
         if missing:
             listed = " and ".join(f"'{name}'" for name in sorted(missing))
             raise DatasetError(f"'{self._shown}' lacks {listed}, which COCO's annotations have")

@@ -20,18 +20,6 @@ MAX_JSON_BYTES = 1024**3
 _SPACE = " \t\n\r"
 
 
-def read_json_object(path: Path, *, shown: str) -> Iterator[tuple[str, Any, int]]:
-    """Yield (key, element, line) of a JSON object: of a list each element, else the value itself.
-
-    Raises DatasetError naming the file as ``shown`` and the line where it is not JSON.
-    """
-    document = _Document(_text(path, shown), shown)
-    try:
-        yield from document.elements()
-    except RecursionError:
-        raise DatasetError(f"'{shown}' is nested too deeply to hold annotations") from None
-
-
 def _text(path: Path, shown: str) -> str:
     try:
         return read_limited(path, limit=MAX_JSON_BYTES).decode("utf-8-sig")
@@ -41,9 +29,15 @@ def _text(path: Path, shown: str) -> str:
         raise DatasetError(f"'{shown}' is not UTF-8 text") from None
 
 
-class _Document:
-    def __init__(self, text: str, shown: str) -> None:
-        self._text = text
+class JsonDocument:
+    """A JSON object in a file that problems name as ``shown``.
+
+    Raises DatasetError where it cannot be read, or is not JSON, naming the line.
+    """
+
+    def __init__(self, path: Path, *, shown: str) -> None:
+        self.keys: set[str] = set()  # that were met so far
+        self._text = _text(path, shown)
         self._shown = shown
         self._decoder = json.JSONDecoder()
         self._position = 0
@@ -51,6 +45,14 @@ class _Document:
         self._line = 1
 
     def elements(self) -> Iterator[tuple[str, Any, int]]:
+        """Yield (key, element, line): of a list each element, of anything else the value."""
+        try:
+            yield from self._members()
+        except RecursionError:
+            message = f"'{self._shown}' is nested too deeply to hold annotations"
+            raise DatasetError(message) from None
+
+    def _members(self) -> Iterator[tuple[str, Any, int]]:
         self._expect("{", "an object with 'images', 'annotations' and 'categories'")
         if self._next() != "}":
             yield from self._member()
@@ -65,6 +67,7 @@ class _Document:
         if self._next() != '"':
             raise self._wrong("a key in quotation marks")
         key, _ = self._value()
+        self.keys.add(key)
         self._expect(":", "':'")
         if self._next() != "[":
             yield (key, *self._value())

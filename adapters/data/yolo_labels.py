@@ -17,6 +17,7 @@ from adapters.data.roots import is_inside
 
 _PEEKED_LABELS = 50  # label files looked at to tell boxes from polygons
 _PEEKED_LINES = 50  # of each
+_MOSTLY = 0.9  # of the lines; the rest may be wrong
 
 
 def label_path(image: Path, allowed: Sequence[str]) -> Path:
@@ -53,8 +54,8 @@ def labels_outside(
 def detect_task(labels: Iterable[Path], *, keypoints: tuple[int, int] | None) -> TaskType:
     """Tell what labels are made for.
 
-    Keypoints are declared in the yaml, outlines seen in the labels: where all have four points,
-    they are the corners of oriented boxes.
+    Keypoints are declared in the yaml, outlines seen in the labels: where nearly all have four
+    points, they are the corners of oriented boxes.
     """
     if keypoints is not None:
         return TaskType.POSE_ESTIMATION
@@ -63,7 +64,7 @@ def detect_task(labels: Iterable[Path], *, keypoints: tuple[int, int] | None) ->
     ]
     if not columns or columns[0] < 7:
         return TaskType.OBJECT_DETECTION
-    if set(columns) == {9}:
+    if columns.count(9) >= _MOSTLY * len(columns):
         return TaskType.ORIENTED_DETECTION
     return TaskType.INSTANCE_SEGMENTATION
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -55,3 +57,41 @@ def write_yaml(folder: Path, text: str = "names: [cat]\n", splits: str | None = 
 def codes(found: Description | Iterable[Problem]) -> list[str]:
     problems = found.problems if isinstance(found, Description) else found
     return [problem.code for problem in problems]
+
+
+def make_panoptic(folder: Path, *, images: int = 3) -> Path:
+    """Write a panoptic COCO set: the upper half of each image is category 5, the rest 9."""
+    for split in ("train", "val"):
+        entries, annotations = [], []
+        for i in range(images):
+            write_image(folder / split / f"{i}.png")
+            entries.append({"id": i, "file_name": f"{i}.png", "width": PIXELS, "height": PIXELS})
+            segments = [{"id": 1000, "category_id": 5}, {"id": 70_000, "category_id": 9}]
+            annotations.append({"image_id": i, "file_name": f"{i}.png", "segments_info": segments})
+            colours = Image.new("RGB", (PIXELS, PIXELS), colour_of(70_000))
+            colours.paste(colour_of(1000), (0, 0, PIXELS, PIXELS // 2))
+            png = folder / "annotations" / f"panoptic_{split}" / f"{i}.png"
+            png.parent.mkdir(parents=True, exist_ok=True)
+            colours.save(png)
+        write_json(
+            folder / "annotations" / f"panoptic_{split}.json",
+            {
+                "images": entries,
+                "annotations": annotations,
+                "categories": [{"id": 5, "name": "sky"}, {"id": 9, "name": "ground"}],
+            },
+        )
+    return folder
+
+
+def colour_of(segment: int) -> tuple[int, int, int]:
+    return segment % 256, segment // 256 % 256, segment // 65_536
+
+
+def write_json(path: Path, content: dict[str, list[Any]]) -> None:
+    """Write an annotation file with an element a line: 'images' begin in line 2."""
+    lists = [
+        f"{json.dumps(key)}: [\n" + ",\n".join(json.dumps(element) for element in elements) + "]"
+        for key, elements in content.items()
+    ]
+    path.write_text("{" + ",\n".join(lists) + "}", encoding="utf-8")
