@@ -42,6 +42,10 @@ integration: install-dev
 	@scripts/test-needs
 	@$(BIN)/python -m pytest --no-header tests/integration tests/faults tests/e2e
 
+exact-resume: install-dev ## Interrupt timm jobs at random, TIMES=20 of them; FIRST=<seed> repeats them
+	@EXACT_RESUME_TIMES=$(or $(TIMES),20) EXACT_RESUME_FIRST=$(FIRST) \
+		$(BIN)/python -m pytest --no-header -s tests/integration/test_exact_resume.py
+
 format: install-dev ## Format the code and mend what the linter can
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .

@@ -20,6 +20,7 @@ from modelyard.process import die_with_parent
 from workers import leash
 from workers.reporter import PipeReporter
 
+_WARNINGS_REMEMBERED = 1000
 METRICS_KEPT = b"kept"  # an epoch's metrics are in the journal
 
 
@@ -46,6 +47,8 @@ def main(job: TrainingJob, pipes: ChildPipes, threads: int) -> None:
     reporter = PipeReporter(job, pipes.events, wait_until_kept=kept.acquire)
     _listen(pipes.requests, reporter, on_kept=kept.release)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    logging.captureWarnings(True)  # in the order of the other lines, not past them
+    logging.getLogger("py.warnings").addFilter(_Once())
     _train(job, reporter, threads=threads)
     sys.stdout.flush()
     # Not through the interpreter's exit: a library's stray thread must not keep a slot busy.
@@ -74,6 +77,21 @@ def _train(job: TrainingJob, reporter: PipeReporter, *, threads: int) -> None:
         reporter.finish({"result": result.to_json()})
         if result.stopped is None:
             finish(job, adapter, result, remembering)
+
+
+class _Once(logging.Filter):
+    """Lets each text through once: an image would repeat its warning in every epoch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._seen: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        new = text not in self._seen
+        if len(self._seen) < _WARNINGS_REMEMBERED:
+            self._seen.add(text)
+        return new
 
 
 def _die_with_supervisor() -> None:
