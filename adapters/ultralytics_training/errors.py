@@ -25,6 +25,10 @@ def as_training_error(error: Exception, job: TrainingJob) -> TrainingError:
     if isinstance(error, FileNotFoundError) and "Image Not Found" in text:
         hint = "Check the data set again: an image has gone or cannot be read any more."
         return TrainingError(ErrorKind.DATASET_INVALID, text.splitlines()[-1], hint=hint)
+    if "froze the entire model" in text:
+        message = "freeze leaves no layer of the model to be trained"
+        hint = "Clone the job with a smaller freeze."
+        return TrainingError(ErrorKind.UNSUPPORTED, message, hint=hint)
     if "gives BatchNorm a single value" in text:
         message = f"batch_size {job.batch_size} leaves a single image for an epoch's last batch"
         hint = "Clone the job with another batch_size or a larger image_size."

@@ -114,6 +114,13 @@ def half_precision_works(model: torch.nn.Module) -> bool:
     return device.type == "cuda" and not _BROKEN_HALF.search(torch.cuda.get_device_name(device))
 
 
+def keep_threads() -> None:
+    """Let the library leave torch its threads; it would set one less than there are cores."""
+    from ultralytics.utils import torch_utils
+
+    torch_utils.NUM_THREADS = torch.get_num_threads()
+
+
 class _LineHandler(logging.Handler):
     """Passes the library's lines on, without colours and without its tables and banners."""
 

@@ -153,6 +153,7 @@ class UltralyticsPredictor:
         if packaged.head == RTDETR:
             kind = RTDETRPredictor
         with offline.library_log(lambda line: None):
+            offline.keep_threads()
             self._steps = kind(overrides=arguments)
             self._steps.setup_model(model, verbose=False)
             side = int(self._steps.args.imgsz)

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-import adapters.ultralytics_training.offline  # noqa: F401
+import adapters.ultralytics_training.offline as offline
 from adapters.contract import ACCURACY_METRIC, Best, ErrorKind, TaskType, TrainingError
 from adapters.ultralytics_training.checkpoint import (
     STATE_KEY,
@@ -84,6 +84,7 @@ class CheckpointingTrainer(BaseTrainer):  # type: ignore[misc]
         callbacks = get_default_callbacks()
         for event, callback in plan.callbacks.items():
             callbacks[event].append(callback)
+        offline.keep_threads()
         super().__init__(overrides=dict(plan.arguments), _callbacks=callbacks)
         self.wdir.rmdir()  # the library's own folder for checkpoints
         self.wdir = plan.checkpoints
