@@ -15,19 +15,22 @@ import secrets
 import signal
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from adapters.contract import DatasetFormat, TaskType, TrainingJob
+from adapters.contract import DatasetFormat, StopReason, TaskType, TrainingJob
+from adapters.timm_training import loop
 from adapters.timm_training.best import read_about
 from adapters.wire import EventType, Outcome
 from tests import shapes
 from tests.timm_jobs import (
     EVERYTHING,
+    Recorder,
     best_weights,
     changed,
     comparable,
@@ -35,6 +38,7 @@ from tests.timm_jobs import (
     elsewhere,
     last_state,
     make_job,
+    train,
     write_digits,
 )
 from workers.stopping import Stop, StopRequest
@@ -121,6 +125,14 @@ class Attempt:
             os.kill(self.template.pid, signal.SIGKILL)  # the child only; its group is left to die
         except ProcessLookupError:
             pass
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -226,3 +238,56 @@ def test_interrupted_at_random_a_job_ends_with_the_same_bits(
     best = [read_about(j.checkpoints_dir / "best.safetensors") for j in (uninterrupted, job)]
     assert best[0] == best[1]
     assert comparable(measured) == comparable(dict(whole.measured))
+
+
+class Dies(Recorder):
+    """Ends the attempt as a SIGKILL would, at the chosen report: nothing more is written."""
+
+    def __init__(self, at: Callable[[Recorder], bool]) -> None:
+        super().__init__()
+        self._at = at
+
+    def progress(self, **values: Any) -> None:
+        super().progress(**values)
+        if self._at(self):
+            raise KeyboardInterrupt
+
+    def artifact(self, path: Path, *, kind: str) -> None:
+        super().artifact(path, kind=kind)
+        if self._at(self):
+            raise KeyboardInterrupt
+
+
+def test_a_best_model_that_is_ahead_of_the_checkpoint_is_told_of_as_it_is(
+    data: Mapping[bool, Path], tmp_path: Path
+) -> None:
+    job = make_job(data[False], tmp_path / "output", epochs=8)
+
+    def second_best_is_written(reporter: Recorder) -> bool:
+        return [path.name for path in reporter.artifacts].count("best.safetensors") == 2
+
+    with pytest.raises(KeyboardInterrupt):
+        train(job, Dies(second_best_is_written))
+    ahead = read_about(job.checkpoints_dir / "best.safetensors").best
+    assert last_state(job)["place"]["best_epoch"] < ahead.epoch
+    job = changed(job, resume=True)
+    # Stopped before that epoch has come again.
+    assert train(job, Recorder(lambda n: StopReason.NOW)).best == ahead
+    train(job)
+    whole = elsewhere(job, "whole", resume=False)
+    train(whole)
+    assert differences(last_state(whole), last_state(job)) == []
+    assert differences(best_weights(whole), best_weights(job)) == []
+
+
+def test_a_long_epoch_is_kept_in_its_middle(
+    data: Mapping[bool, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    job = make_job(data[False], tmp_path / "output", hyperparameters=EVERYTHING)
+    with pytest.raises(KeyboardInterrupt):
+        train(job, Dies(lambda reporter: len(reporter.progressed) == 4))
+    assert last_state(job)["place"]["step"] == 3
+    train(changed(job, resume=True))
+    train(elsewhere(job, "whole"))
+    assert differences(last_state(elsewhere(job, "whole")), last_state(job)) == []
