@@ -24,7 +24,21 @@ class HuggingFaceHyperparameters(BaseModel):
     """Hyperparameters of training with transformers."""
 
     # strict: "0.1" or true in place of a number is a mistake of the client, not a number.
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        # For forms: each group by its first field.
+        json_schema_extra={
+            "groups": {
+                "weight_decay": "Optimizer and schedule",
+                "label_smoothing": "Loss",
+                "freeze_backbone": "Model",
+                "crop_scale_min": "Augmentation",
+                "precision": "How it runs",
+            }
+        },
+    )
 
     # Optimizer and schedule
     weight_decay: float = _number(0.05, 0.0, 1.0, "Weight decay; biases and norms are left out.")

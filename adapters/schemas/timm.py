@@ -47,7 +47,21 @@ class TimmHyperparameters(BaseModel):
     """Hyperparameters of image classification with timm."""
 
     # strict: "0.1" or true in place of a number is a mistake of the client, not a number.
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        # For forms: each group by its first field.
+        json_schema_extra={
+            "groups": {
+                "weight_decay": "Optimizer and schedule",
+                "loss": "Loss",
+                "drop_rate": "Model",
+                "crop_scale_min": "Augmentation",
+                "precision": "How it runs",
+            }
+        },
+    )
 
     # Optimizer and schedule
     weight_decay: float = _number(0.05, 0.0, 1.0, "Weight decay; biases and norms are left out.")

@@ -61,7 +61,22 @@ class UltralyticsHyperparameters(BaseModel):
     """
 
     # strict: "0.1" or true in place of a number is a mistake of the client, not a number.
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        # For forms: each group by its first field.
+        json_schema_extra={
+            "groups": {
+                "lrf": "Optimizer and schedule",
+                "box": "Loss",
+                "freeze": "Model",
+                "hsv_h": "Augmentation",
+                "iou": "Validation",
+                "precision": "How it runs",
+            }
+        },
+    )
 
     # Optimizer and schedule
     lrf: float = _number(0.01, 0.0, 1.0, "Last learning rate as a share of the first.")

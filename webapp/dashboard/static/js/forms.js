@@ -2,9 +2,21 @@
 // refusals are shown beside the fields they are of.
 
 import { json } from "./api.js";
+import "./dialogs.js";
 import { toast } from "./toast.js";
 
+// JSON where it is some, else the text itself.
+export function loose(text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return text;
+  }
+}
+
 const READ = {
+  boolean: (text) => text === "yes",
+  loose,
   integer: (text) => Number.parseInt(text, 10),
   number: (text) => Number(text),
   json: (text) => JSON.parse(text),
@@ -14,14 +26,21 @@ const READ = {
 function body(form) {
   const values = {};
   for (const input of form.elements) {
-    if (!input.name || input.disabled || input.type === "submit") continue;
+    if (!input.name || input.matches(":disabled") || input.type === "submit") continue;
     if (input.type === "checkbox") {
-      values[input.name] = input.checked;
+      put(values, input.name, input.checked);
     } else if (input.value.trim() !== "") {
-      values[input.name] = read(input);
+      put(values, input.name, read(input));
     }
   }
   return Object.keys(values).length ? values : undefined;
+}
+
+// A name like 'hyperparameters.momentum' is a field of a field.
+function put(values, name, value) {
+  const [outer, inner] = name.split(".", 2);
+  if (inner === undefined) values[outer] = value;
+  else values[outer] = { ...values[outer], [inner]: value };
 }
 
 // Also where only the part after # differs: what the page shows has changed.
@@ -35,7 +54,7 @@ function goTo(url) {
   location.reload();
 }
 
-function read(input) {
+export function read(input) {
   const text = input.value.trim();
   try {
     return READ[input.dataset.type]?.(text) ?? text;
@@ -51,27 +70,34 @@ class FieldError extends Error {
   }
 }
 
-function clear(form) {
+export function clear(form) {
   form.querySelector("[data-form-problem]").hidden = true;
   for (const place of form.querySelectorAll(".problem")) place.textContent = "";
   for (const input of form.elements) input.removeAttribute("aria-invalid");
 }
 
 // Messages go to their field; what names no field of this form goes to the form's head.
-function show(form, error) {
+export function show(form, error) {
   const left = [];
   let first = null;
   for (const [name, messages] of Object.entries(error.fields ?? {})) {
-    const key = name.split(".")[0];
-    const input = form.elements[key];
-    const place = form.querySelector(`[data-problem="${key}"]`);
-    if (!input || !place) {
+    const named = (wanted) => [...form.elements].find((input) => input.name === wanted && !input.matches(":disabled"));
+    const key = named(name) ? name : name.split(".")[0];
+    const input = named(key);
+    const place = (input?.closest(".field") ?? form).querySelector(`[data-problem="${key}"]`);
+    if (!place) {
       left.push(`${name}: ${messages.join(" ")}`);
       continue;
     }
     const prefix = name === key ? "" : `${name.slice(key.length + 1)}: `;
     place.textContent = `${place.textContent} ${prefix}${messages.join(" ")}`.trim();
+    if (!input) {
+      place.scrollIntoView({ block: "center" });
+      continue;
+    }
     input.setAttribute("aria-invalid", "true");
+    const group = input.closest("details");
+    if (group) group.open = true;
     first ??= input;
   }
   if (first === null || left.length) {
@@ -104,11 +130,3 @@ for (const form of document.querySelectorAll("form[data-api]")) {
     submit(form, event.submitter ?? form.querySelector("button"));
   });
 }
-
-// Dialogs that are opened by a button.
-document.addEventListener("click", (event) => {
-  const opener = event.target.closest("[data-opens]");
-  if (opener) document.getElementById(opener.dataset.opens).showModal();
-  const closer = event.target.closest("[data-closes]");
-  if (closer) closer.closest("dialog").close();
-});

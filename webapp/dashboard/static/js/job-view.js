@@ -40,6 +40,7 @@ export function showProgress(holder, progress) {
     for (const bar of holder.querySelectorAll("progress")) bar.value = progress.percent;
   }
   put(holder, "eta", progress.eta_seconds == null ? "" : `${duration(progress.eta_seconds)} left`);
+  if (progress.device_memory_bytes) put(holder, "memory", `${number(progress.device_memory_bytes / 2 ** 30)} GiB`);
   put(holder, "speed", number(progress.images_per_second && Math.round(progress.images_per_second)));
 }
 

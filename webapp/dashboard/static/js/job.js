@@ -4,6 +4,7 @@ import { json } from "./api.js";
 import "./actions.js";
 import { Charts } from "./charts.js";
 import { showJob, showMetrics, showProgress, showStatus, showWaiting } from "./job-view.js";
+import { LoadCharts } from "./load.js";
 import { Log } from "./log.js";
 import { refreshPanel } from "./panel.js";
 import { follow, showLive } from "./stream.js";
@@ -16,10 +17,15 @@ const holder = document.querySelector("[data-job]");
 const id = holder.dataset.job;
 const base = `/api/v1/training/jobs/${id}`;
 const charts = new Charts(document.getElementById("charts"), { empty: document.getElementById("charts-empty") });
+const load = new LoadCharts(document.getElementById("load-charts"), { section: document.getElementById("load") });
 const log = new Log(document.getElementById("log"), document.getElementById("log-jump"), { jobId: id });
 
 const report = (error) => toast(error.message, { error: true });
 const ended = () => ENDED.includes(holder.dataset.status);
+
+async function loadLoad() {
+  load.set(await json("GET", `${base}/load?points=600`));
+}
 
 async function loadMetrics() {
   const [metrics, attempts] = await Promise.all([
@@ -67,6 +73,7 @@ const stream = follow(
       // Between the page and its stream more may have happened than the snapshot tells.
       for (const panel of PANELS) refreshPanel(panel);
       loadMetrics().catch(report);
+      loadLoad().catch(report);
       log.load(event.attempt).catch(report);
     },
     status(event) {
@@ -88,6 +95,9 @@ const stream = follow(
     },
     log(event) {
       log.take(event);
+    },
+    load(event) {
+      load.add(event);
     },
     decided() {
       refreshPanel("facts");
