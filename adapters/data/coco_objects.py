@@ -67,7 +67,7 @@ class CocoObjects:
             if thing is None:
                 continue
             outline = thing.mask.tobytes() if thing.mask is not None else thing.polygons
-            same = (thing.class_id, thing.box, outline, thing.keypoints)
+            same = (thing.class_id, thing.box, outline, thing.keypoints, thing.crowd)
             if same in objects:
                 message = "says the same as another of its image; it counts once"
                 problems.append(self._find(warning, "duplicate_label", message, number))
