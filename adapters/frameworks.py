@@ -195,6 +195,7 @@ def _load(name: str, adapters: EntryPoints, infos: EntryPoints) -> FrameworkInfo
         raise UnknownFramework(f"'{point.value}' of {_package(point)} is no FrameworkInfo")
     if info.name != name:
         raise UnknownFramework(f"{_package(point)} calls it '{info.name}' in its FrameworkInfo")
+    info.hyperparameters.model_json_schema()  # one that cannot be served is found now
     return dataclasses.replace(
         info, adapter=adapter.value, distributions=info.distributions or (_package(point),)
     )

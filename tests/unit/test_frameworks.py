@@ -27,10 +27,12 @@ from pydantic import BaseModel
 from adapters.catalog import ModelEntry
 from adapters.contract import DatasetFormat, TaskType
 from adapters.frameworks import FrameworkInfo
+class Nothing(BaseModel):
+    pass
 TASK = TaskType.IMAGE_CLASSIFICATION
 INFO = FrameworkInfo(
     name="guess", title="Guess", licence="MIT", task_types=(TASK,),
-    formats={TASK: (DatasetFormat.IMAGEFOLDER,)}, optimizers=("luck",), hyperparameters=BaseModel,
+    formats={TASK: (DatasetFormat.IMAGEFOLDER,)}, optimizers=("luck",), hyperparameters=Nothing,
     models=(ModelEntry("guess", "wild", (str(TASK),), 0.1, 32, False),),
 )
 class GuessAdapter:
@@ -89,6 +91,7 @@ def test_a_framework_of_an_installed_package_is_like_one_that_is_built_in(instal
         (GOOD, "import no_such_library", "ModuleNotFoundError: No module named 'no_such_library'"),
         (GOOD, "raise SystemError('early')", "SystemError: early"),
         (GOOD, "INFO = 5", "is no FrameworkInfo"),
+        (GOOD, INFO.replace("=Nothing", "=BaseModel"), "subclass of BaseModel"),
         (GOOD, INFO.replace('name="guess"', 'name="hunch"'), "calls it 'hunch'"),
         ({"modelyard.adapters": "guess = guesses:A"}, INFO, "in the group 'modelyard.frameworks'"),
         ({"modelyard.frameworks": "guess = guesses:INFO"}, INFO, "group 'modelyard.adapters'"),
