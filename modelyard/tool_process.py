@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,28 +30,43 @@ class ToolError(ModelyardError):
     """The tool process ended, or did not answer in time."""
 
 
+@dataclass(frozen=True)
+class Purpose:
+    """What a tool process is for."""
+
+    idle_seconds: float  # after which it ends
+    niceness: int  # 0..19: how far it gives way to training
+    timeout_seconds: float  # of an answer; the first waits for the framework's import, too
+
+
+# A person waits for a prediction, and it is short: given way, it would take ten times as long
+# beside a training that holds every core. An export can wait.
+PREDICTIONS = Purpose(idle_seconds=600, niceness=1, timeout_seconds=120)
+EXPORTS = Purpose(idle_seconds=60, niceness=10, timeout_seconds=900)
+
+
 class ToolProcess:
     """Asks one tool process, one request after the other; of several callers the rest wait."""
 
-    def __init__(self, settings: Settings, *, idle_seconds: float) -> None:
+    def __init__(self, settings: Settings, *, purpose: Purpose) -> None:
         self._environ = _environment(settings)
-        self._idle_seconds = idle_seconds
+        self._purpose = purpose
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
 
-    def ask(self, request: Mapping[str, Any], *, timeout_seconds: float) -> dict[str, Any]:
+    def ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Return the answer to a request; the first one waits for the process to start.
 
         Raises ToolError where there is none; the process is then killed, and the next request
         starts another.
         """
-        if not self._lock.acquire(timeout=timeout_seconds):
+        if not self._lock.acquire(timeout=self._purpose.timeout_seconds):
             raise ToolError("others' requests took too long; try again soon")
         try:
             line = json.dumps(request, separators=(",", ":")).encode() + b"\n"
-            answer = self._exchange(line, timeout_seconds=timeout_seconds)
+            answer = self._exchange(line)
             if answer is None:  # it had just ended, being idle
-                answer = self._exchange(line, timeout_seconds=timeout_seconds)
+                answer = self._exchange(line)
             if answer is None:
                 raise ToolError("the process that holds the models ended without an answer")
             told: dict[str, Any] = json.loads(answer)
@@ -71,7 +87,7 @@ class ToolProcess:
                     except OSError:  # what it was still to be told
                         logger.debug("a request to an ended tool process is dropped")
 
-    def _exchange(self, line: bytes, *, timeout_seconds: float) -> bytes | None:
+    def _exchange(self, line: bytes) -> bytes | None:
         """Send a line and return the next one; None where the process ends instead."""
         if self._process is None or self._process.poll() is not None:
             self.close()
@@ -79,6 +95,7 @@ class ToolProcess:
         process = self._process
         assert process.stdin is not None
         assert process.stdout is not None
+        timeout_seconds = self._purpose.timeout_seconds
         overdue = threading.Event()
 
         def give_up() -> None:
@@ -105,7 +122,11 @@ class ToolProcess:
     def _start(self) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-P", "-m", "workers.tools"]
         return subprocess.Popen(
-            [*command, "--idle-seconds", str(self._idle_seconds)],
+            [
+                *command,
+                f"--idle-seconds={self._purpose.idle_seconds}",
+                f"--niceness={self._purpose.niceness}",
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=self._environ,

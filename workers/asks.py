@@ -19,15 +19,14 @@ from adapters import wire
 from adapters.contract import ErrorKind
 from adapters.wire import AskKind
 from modelyard.settings import Settings
-from modelyard.tool_process import ToolError, ToolProcess
+from modelyard.tool_process import EXPORTS, PREDICTIONS, ToolError, ToolProcess
 
 logger = logging.getLogger(__name__)
 
 _WAIT_SECONDS = 5
 _RETRY_SECONDS = 1.0
 _RENEWAL_SECONDS = wire.ASKED_TTL_SECONDS / 3
-_IDLE_SECONDS = {AskKind.PREDICT: 600.0, AskKind.EXPORT: 60.0}
-_TIMEOUT_SECONDS = {AskKind.PREDICT: 60.0, AskKind.EXPORT: 900.0}
+_PURPOSES = {AskKind.PREDICT: PREDICTIONS, AskKind.EXPORT: EXPORTS}
 
 
 class Asks:
@@ -70,7 +69,7 @@ class _Lane:
         self._client = client
         self._name = name
         self._keys = [wire.ask_key(framework, kind) for framework in frameworks]
-        self._tool = ToolProcess(settings, idle_seconds=_IDLE_SECONDS[kind])
+        self._tool = ToolProcess(settings, purpose=_PURPOSES[kind])
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._loop, name=f"asks-{kind}", daemon=True)
 
@@ -117,7 +116,7 @@ class _Lane:
 
     def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
         try:
-            return self._tool.ask(request, timeout_seconds=_TIMEOUT_SECONDS[self._kind])
+            return self._tool.ask(request)
         except ToolError as error:
             message = f"Worker {self._name}: {error}"
             return {"error": {"kind": str(ErrorKind.CHILD_DIED), "message": message, "hint": ""}}

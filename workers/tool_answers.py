@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from adapters.contract import TaskType, TrainingJob
-from adapters.evaluation.pictures import colour_of, palette
+from adapters.evaluation.pictures import background_id, colour_of, palette
 from adapters.prediction import FoundObject, Prediction, Predictor
 
 MOST_OBJECTS = 300
@@ -45,7 +45,7 @@ def prediction_to_json(
         ]
     elif job.task_type == TaskType.SEMANTIC_SEGMENTATION and prediction.mask is not None:
         present = np.unique(prediction.mask).tolist()
-        answer["mask"] = _mask_url(prediction.mask)
+        answer["mask"] = _mask_url(prediction.mask, clear=background_id(names))
         answer["legend"] = [
             {"name": names[i], "colour": _hex(i), "share": _short((prediction.mask == i).mean())}
             for i in present
@@ -86,12 +86,12 @@ def _outline(mask: Any) -> list[float] | None:
     return [_short(v) for v in points.ravel()]
 
 
-def _mask_url(mask: Any) -> str:
-    """Return a mask as a PNG in its classes' colours, in a data URL."""
+def _mask_url(mask: Any, *, clear: int | None) -> str:
+    """Return a mask as a PNG in its classes' colours, in a data URL; ``clear`` has none."""
     image = Image.fromarray(mask)
     image.putpalette(palette().tobytes())
     stream = io.BytesIO()
-    image.save(stream, "PNG", optimize=True)
+    image.save(stream, "PNG", optimize=True, transparency=clear)
     return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
 
 

@@ -29,16 +29,15 @@ from workers.tool_models import Models
 
 logger = logging.getLogger(__name__)
 
-_NICENESS = 10  # training goes first
-
 
 @click.command()
 @click.option("--idle-seconds", type=float, default=600.0)
-def main(idle_seconds: float) -> None:
+@click.option("--niceness", type=click.IntRange(0, 19), default=0)
+def main(idle_seconds: float, niceness: int) -> None:
     """Answer requests until standard input ends, or none has come for a while."""
     answers = _private_stdout()
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the GPUs are the training children's
-    os.nice(_NICENESS)
+    os.nice(niceness)
     settings = load_settings()
     logging.basicConfig(level=settings.log_level.upper(), stream=sys.stderr)
     tools = Tools(settings)

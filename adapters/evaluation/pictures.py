@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from adapters.data.content import IGNORED, Object
-from adapters.data.drawing import object_mask
+from adapters.data.drawing import BACKGROUND, object_mask
 from adapters.prediction import FoundObject
 
 SIDE = 360  # pixels of a picture's longer side
@@ -61,17 +61,27 @@ def side_by_side(
     return _beside(left, right)
 
 
-def masks_side_by_side(image: Image.Image, *, truth: Any, said: Any) -> Image.Image:
-    """Lay the classes' colours over an image: truth on the left, prediction on the right."""
+def masks_side_by_side(
+    image: Image.Image, *, truth: Any, said: Any, clear: int | None
+) -> Image.Image:
+    """Lay the classes' colours over an image, truth on the left, prediction on the right.
+
+    The class ``clear``, the background, has none.
+    """
     base = thumbnail(image)
-    return _beside(_overlaid(base, truth), _overlaid(base, said))
+    return _beside(_overlaid(base, truth, clear), _overlaid(base, said, clear))
 
 
-def _overlaid(image: Image.Image, mask: Any) -> Image.Image:
+def _overlaid(image: Image.Image, mask: Any, clear: int | None) -> Image.Image:
     small = np.asarray(Image.fromarray(mask).resize(image.size, Image.Resampling.NEAREST))
     colours = Image.fromarray(palette()[small])
-    shown = Image.fromarray((small != IGNORED).astype(np.uint8) * _MASK_SHARE)
+    shown = Image.fromarray(((small != IGNORED) & (small != clear)).astype(np.uint8) * _MASK_SHARE)
     return Image.composite(colours, image, shown)
+
+
+def background_id(names: Sequence[str]) -> int | None:
+    """Return the class that is no thing of its own, if there is one."""
+    return names.index(BACKGROUND) if BACKGROUND in names else None
 
 
 def palette() -> Any:

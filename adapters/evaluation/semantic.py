@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from adapters.data.content import IGNORED, Content, Sample
-from adapters.evaluation.pictures import masks_side_by_side
+from adapters.evaluation.pictures import background_id, masks_side_by_side
 from adapters.evaluation.report import Summary, confusion, mean, most_confused, rounded
 from adapters.evaluation.verdict import Verdict, missing
 from adapters.prediction import Prediction
@@ -39,7 +39,9 @@ class SemanticEvaluation:
         return Verdict(
             badness=1 - iou,
             details={"mean_iou": rounded(iou)},
-            draw=lambda: masks_side_by_side(image, truth=truth, said=said),
+            draw=lambda: masks_side_by_side(
+                image, truth=truth, said=said, clear=background_id(self._content.classes)
+            ),
         )
 
     def summary(self) -> Summary:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import time
 import urllib.error
 import urllib.request
@@ -17,14 +18,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import psutil
 from flask import Flask
 from PIL import Image
 from redis import Redis
 
 from adapters import wire
+from adapters.contract import DatasetFormat, TaskType
 from adapters.wire import Event, EventType, format_time
 from modelyard.ports import free_port
 from modelyard.settings import load_settings
+from tests import shapes
 from tests.services import Spawned, python, wait_for
 from webapp import create_app
 from webapp.models import User
@@ -58,8 +62,8 @@ class Dashboard:
         with self.app.app_context():
             schema.migrate()
             accounts.create_user(email=EMAIL, password=PASSWORD, name="Ada Lovelace")
-        for split, count in (("train", 4), ("val", 2)):
-            for name, shade in (("dark", 20), ("light", 230)):
+        for split, count, step in (("train", 4, 0), ("val", 2, 10)):
+            for name, shade in (("dark", 20 + step), ("light", 230 + step)):
                 place = self.images / split / name
                 place.mkdir(parents=True)
                 for number in range(count):
@@ -80,6 +84,20 @@ class Dashboard:
         if self._process is not None and self._process.alive():
             self._process.stop()
 
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Let the web process stand still; what is sent to it waits in its sockets."""
+        assert self._process is not None
+        os.kill(self._process.pid, signal.SIGSTOP)
+        os.kill(self._worker(), signal.SIGSTOP)
+        yield
+        os.kill(self._worker(), signal.SIGCONT)
+        os.kill(self._process.pid, signal.SIGCONT)
+
+    def _worker(self) -> int:
+        assert self._process is not None
+        return psutil.Process(self._process.pid).children()[0].pid
+
     def project(self, name: str, description: str = "") -> int:
         """Make a project with the data set registered in it; return its id."""
         with self.app.app_context():
@@ -89,6 +107,29 @@ class Dashboard:
                 project, name="shades", path=str(self.images), format=None, task_type=None
             )
         return project_id
+
+    def dataset(self, project_id: int, format: DatasetFormat, task_type: TaskType) -> int:
+        """Register a composed data set in a project; return its id."""
+        folder = self.images.parent / f"{format}-{task_type}"
+        if not folder.exists():
+            shapes.compose(folder, format=format, task_type=task_type, train=8, val=4)
+        return self._register(project_id, folder)
+
+    def broken_dataset(self, project_id: int) -> int:
+        """Register a data set with errors and warnings; return its id."""
+        folder = self.images.parent / "broken-shapes"
+        if not folder.exists():
+            task = TaskType.OBJECT_DETECTION
+            shapes.compose(folder, format=DatasetFormat.YOLO, task_type=task, train=8, val=4)
+            first, second, *_ = sorted(folder.glob("labels/train/*.txt"))
+            first.write_text("99 0.5 0.5 0.2 0.2\n0 1.5 0.5 0.2 0.2\n")
+            second.unlink()
+        return self._register(project_id, folder)
+
+    def _register(self, project_id: int, folder: Path) -> int:
+        with self.app.app_context():
+            project = projects.get_project(project_id, user=self._ada())
+            return datasets.register(project, name=folder.name, path=str(folder)).id
 
     def empty_project(self, name: str) -> int:
         with self.app.app_context():
@@ -127,9 +168,11 @@ class Dashboard:
         with Redis.from_url(self.redis_url) as client:
             client.set(wire.worker_key(name), json.dumps(published), ex=60)
             client.zadd(wire.WORKERS_KEY, {name: time.time()})
-            yield
-            client.delete(wire.worker_key(name))
-            client.zrem(wire.WORKERS_KEY, name)
+            try:
+                yield
+            finally:
+                client.delete(wire.worker_key(name))
+                client.zrem(wire.WORKERS_KEY, name)
 
     def status(self, job_id: int) -> str:
         with self.app.app_context():

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import onnx
 import psutil
@@ -22,6 +23,7 @@ from werkzeug.test import TestResponse
 
 from adapters import get_adapter, wire
 from adapters.contract import DatasetFormat, TaskType
+from modelyard.ports import free_port
 from tests.factories import make_job
 from tests.services import RedisService, wait_for
 from tests.shapes import compose
@@ -43,12 +45,11 @@ class Caller:
         user = User(email="ada@example.org", name="Ada", password_hash="none", is_admin=True)
         db.session.add(user)
         db.session.commit()
-        self._token = auth.open_session(user).access_token
+        self.headers = {"Authorization": f"Bearer {auth.open_session(user).access_token}"}
 
     def __call__(self, method: str, path: str, **request: Any) -> TestResponse:
-        headers = {"Authorization": f"Bearer {self._token}"}
         address = f"/api/v1/training/jobs/{path}"
-        return self._app.test_client().open(address, method=method, headers=headers, **request)
+        return self._app.test_client().open(address, method=method, headers=self.headers, **request)
 
     def predict(self, job: Job, image: bytes, **fields: str) -> TestResponse:
         form = {"file": (io.BytesIO(image), "image.png"), **fields}
@@ -116,6 +117,8 @@ def test_a_trained_job_is_evaluated_described_asked_and_exported(
         assert "### Evaluation of the best model: val" in card
 
         a_prediction_agrees_with_the_adapter(there, job, call)
+        if mode == "by_subprocess":
+            the_deployed_web_process_predicts(there, job, call)
         what_is_no_image_is_refused(job, call)
         both_exports_become_artifacts(there, job, call)
 
@@ -143,6 +146,30 @@ def a_prediction_agrees_with_the_adapter(there: Instance, job: Job, call: Caller
         assert told[name] == pytest.approx(float(score), abs=1e-4)
     scores = [entry["score"] for entry in warm.json["classes"]]
     assert scores == sorted(scores, reverse=True)
+
+
+def the_deployed_web_process_predicts(there: Instance, job: Job, call: Caller) -> None:
+    """Where threads are greenlets, the tool process is a child of gunicorn's."""
+    address = f"http://127.0.0.1:{free_port()}"
+    there.start(
+        "gunicorn", "webapp.wsgi:app", "-k", "gevent", "-w", "1", "--no-control-socket",
+        "--graceful-timeout", "1", "-b", address.removeprefix("http://"),
+    )  # fmt: skip
+
+    def answers() -> bool:
+        try:
+            return httpx.get(f"{address}/healthz").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    wait_for(answers, what="an answer of gunicorn")
+    file = next((there.data / "shapes" / "val" / "disc").iterdir())
+    answer = httpx.post(
+        f"{address}/api/v1/training/jobs/{job.id}/predict",
+        files={"file": file.read_bytes()}, headers=call.headers, timeout=130,
+    )  # fmt: skip
+    assert answer.status_code == 200, f"{answer.text}\n{there.logs()}"
+    assert len(answer.json()["classes"]) == 3
 
 
 def what_is_no_image_is_refused(job: Job, call: Caller) -> None:
@@ -253,9 +280,9 @@ def test_the_tool_process_ends_with_whoever_started_it(tmp_path: Path) -> None:
     script = (
         "import sys\n"
         "from modelyard.settings import load_settings\n"
-        "from modelyard.tool_process import ToolProcess\n"
-        "tool = ToolProcess(load_settings({'MODELYARD_HOME': sys.argv[1]}), idle_seconds=60)\n"
-        "print(tool.ask({'kind': 'nonsense'}, timeout_seconds=60)['error']['kind'])\n"
+        "from modelyard.tool_process import PREDICTIONS, ToolProcess\n"
+        "tool = ToolProcess(load_settings({'MODELYARD_HOME': sys.argv[1]}), purpose=PREDICTIONS)\n"
+        "print(tool.ask({'kind': 'nonsense'})['error']['kind'])\n"
         "print(tool._process.pid, flush=True)\n"
         "sys.stdin.read()\n"
     )

@@ -31,6 +31,7 @@ MEANING_IS_CHECKED = {
     "POST /api/v1/projects/{project_id}/members",
     "POST /api/v1/training/jobs",
     "POST /api/v1/training/jobs/{job_id}/clone",
+    "POST /api/v1/training/jobs/{job_id}/predict",
 }
 # Streams do not end by themselves; a logout would end the tester's own login.
 LEFT_OUT = {

@@ -39,7 +39,7 @@ class Told:
     phases: list[str] = field(default_factory=list)
 
     def progress(self, **told: Any) -> None:
-        self.phases.append(told["phase"])
+        self.phases.append(told.get("phase", "train"))
 
     def metrics(self, **told: Any) -> None:
         pass

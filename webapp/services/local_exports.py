@@ -8,18 +8,15 @@ from typing import Any
 
 from adapters.contract import ErrorKind
 from modelyard.settings import Settings
-from modelyard.tool_process import ToolError, ToolProcess
+from modelyard.tool_process import EXPORTS, ToolError, ToolProcess
 from webapp.services import exports
-
-_EXPORT_SECONDS = 900.0
-_IDLE_SECONDS = 60.0
 
 
 class LocalExports:
     """Makes one export after the other, beside what trains."""
 
     def __init__(self, settings: Settings) -> None:
-        self._tool = ToolProcess(settings, idle_seconds=_IDLE_SECONDS)
+        self._tool = ToolProcess(settings, purpose=EXPORTS)
         self._ended: queue.SimpleQueue[tuple[int, dict[str, Any]]] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
 
@@ -49,7 +46,7 @@ class LocalExports:
 
     def _make(self, export_id: int, request: dict[str, Any]) -> None:
         try:
-            answer = self._tool.ask(request, timeout_seconds=_EXPORT_SECONDS)
+            answer = self._tool.ask(request)
         except ToolError as error:
             answer = {"error": _error(str(error))}
         self._ended.put((export_id, answer))

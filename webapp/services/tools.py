@@ -18,22 +18,21 @@ from flask import Flask, current_app
 from adapters import wire
 from adapters.wire import INVALID_IMAGE, AskKind
 from modelyard.settings import Settings
-from modelyard.tool_process import ToolError, ToolProcess
+from modelyard.tool_process import PREDICTIONS, ToolError, ToolProcess
 from webapp.models import Job, JobStatus
 from webapp.services import broker
 from webapp.services.errors import Conflict, Invalid, Unavailable
 from webapp.services.executors import training_job
 
-_PREDICT_SECONDS = 60.0  # a model's first use loads the framework and the model
+_PREDICT_SECONDS = PREDICTIONS.timeout_seconds
 _TAKEN_WITHIN_SECONDS = 20.0  # a worker that is up takes a request at once, or is at another
 _POLL_SECONDS = 1  # of a blocking read: below the client's own timeout
-_IDLE_SECONDS = 600.0
 
 
 def init_app(app: Flask, settings: Settings) -> None:
     """Prepare the tool process of a host without a broker; it starts when it is needed."""
     if settings.execution_mode == "subprocess":
-        app.extensions["modelyard_tool"] = ToolProcess(settings, idle_seconds=_IDLE_SECONDS)
+        app.extensions["modelyard_tool"] = ToolProcess(settings, purpose=PREDICTIONS)
 
 
 def predict(job: Job, *, image: bytes, threshold: float) -> dict[str, Any]:
@@ -124,7 +123,7 @@ def _ask_worker(framework: str, request: dict[str, Any]) -> dict[str, Any]:
 def _ask_here(request: dict[str, Any]) -> dict[str, Any]:
     tool: ToolProcess = current_app.extensions["modelyard_tool"]
     try:
-        return tool.ask(request, timeout_seconds=_PREDICT_SECONDS)
+        return tool.ask(request)
     except ToolError as error:
         raise Unavailable(f"The model cannot be used now: {error}") from error
 
