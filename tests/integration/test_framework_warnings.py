@@ -73,7 +73,8 @@ def test_warnings_of_every_framework_are_lines_of_the_log(tmp_path: Path, loud: 
     environ = {**os.environ, "PYTHONPATH": str(loud), "MODELYARD_HOME": str(tmp_path / "home")}
     command = [
         sys.executable, "-m", "workers.train", "--framework", "loud", "--model", "loud",
-        "--dataset", str(data), "--epochs", "1", "--device", "cpu", "--output", str(tmp_path / "out"),
+        "--dataset", str(data), "--epochs", "1", "--device", "cpu",
+        "--output", str(tmp_path / "out"),
     ]  # fmt: skip
     done = subprocess.run(
         command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False, timeout=200
