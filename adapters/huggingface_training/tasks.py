@@ -64,6 +64,23 @@ class Task(ABC):
     ) -> tuple[torch.Tensor, Any]:
         """Return the mean loss of a batch and the model's outputs."""
 
+    def _cross_entropy(
+        self, logits: torch.Tensor, labels: torch.Tensor, *, smoothing: float
+    ) -> torch.Tensor:
+        """Return the mean over what counts; of nothing 0, where torch's mean is no number."""
+        weights = self._class_weights
+        total = F.cross_entropy(
+            logits,
+            labels,
+            weight=weights,
+            ignore_index=IGNORED if logits.ndim > 2 else -100,
+            label_smoothing=smoothing,
+            reduction="sum",
+        )
+        counted = labels[labels != IGNORED] if logits.ndim > 2 else labels
+        number = counted.numel() if weights is None else float(weights[counted].sum())
+        return total / max(number, 1e-6)
+
     @abstractmethod
     def metrics(self, device: torch.device) -> Metrics:
         """Return empty metrics of a validation."""
@@ -89,11 +106,8 @@ class Classification(Task):
         self, model: Callable[..., Any], batch: Batch, *, smoothing: float
     ) -> tuple[torch.Tensor, Any]:
         outputs = model(pixel_values=batch["pixel_values"])
-        weights = self._class_weights
-        loss = F.cross_entropy(
-            outputs.logits.float(), batch["labels"], weight=weights, label_smoothing=smoothing
-        )
-        return loss, outputs
+        logits = outputs.logits.float()
+        return self._cross_entropy(logits, batch["labels"], smoothing=smoothing), outputs
 
     def metrics(self, device: torch.device) -> Metrics:
         number = max(2, len(self.classes))  # torchmetrics knows no single class
@@ -255,19 +269,7 @@ class Segmentation(Task):
     ) -> tuple[torch.Tensor, Any]:
         outputs = model(pixel_values=batch["pixel_values"])
         logits = full_size(outputs.logits, batch["labels"].shape[-2:])
-        each = F.cross_entropy(
-            logits,
-            batch["labels"],
-            weight=self._class_weights,
-            ignore_index=IGNORED,
-            label_smoothing=smoothing,
-            reduction="sum",
-        )
-        counted = batch["labels"][batch["labels"] != IGNORED]
-        weights = self._class_weights
-        share = counted.numel() if weights is None else weights[counted].sum()
-        # A batch of ignored pixels alone has no loss, where the library's mean would be no number.
-        return each / max(float(share), 1e-6), outputs
+        return self._cross_entropy(logits, batch["labels"], smoothing=smoothing), outputs
 
     def metrics(self, device: torch.device) -> Metrics:
         return _Pixels(len(self.classes), device=device)
