@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from adapters.contract import DatasetFormat, TaskType
 from adapters.data.content import Annotation, Content, Object, Sample, SplitRule
-from adapters.data.description import DatasetError, Problem, Severity
+from adapters.data.description import DatasetError, Problem
 from adapters.data.files import (
     class_name,
     error,
@@ -226,26 +226,3 @@ def _with_ids(found: dict[str, _Named], classes: Sequence[str]) -> dict[str, lis
             samples.sort(key=lambda sample: sample.classes)
         splits[split] = samples
     return splits
-
-
-@dataclass(frozen=True)
-class ImageFolder:
-    """An image folder of single classes in the form of (image, class id)."""
-
-    path: Path
-    classes: tuple[str, ...]
-    splits: dict[str, list[tuple[Path, int]]]
-    problems: tuple[Problem, ...] = ()
-
-
-def read(path: Path, *, roots: Sequence[Path] = ()) -> ImageFolder:
-    """Read an image folder. Raises DatasetError with the first error that the names show."""
-    content = scan(path, roots=roots)
-    for problem in content.problems:
-        if problem.severity == Severity.ERROR:
-            raise DatasetError(problem.message)
-    splits = {
-        split: [(sample.image, sample.classes[0]) for sample in samples]
-        for split, samples in content.splits.items()
-    }
-    return ImageFolder(content.path, content.classes, splits, content.problems)

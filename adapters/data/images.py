@@ -67,7 +67,7 @@ def check_image(path: Path, *, base: Path, smallest_side: int = 1) -> CheckedFil
     except _TOO_LARGE:
         return CheckedFile(sha256, (_too_large(name),))
     except Exception as failure:  # on hostile bytes decoders raise anything, from IndexError on
-        message = f"'{name}' cannot be read as an image: {_reason(failure, content)}"
+        message = f"'{name}' cannot be read as an image: {reason_of(failure, content=content)}"
         return CheckedFile(sha256, (error("unreadable_image", message, file=name),))
 
 
@@ -93,7 +93,7 @@ def image_size(path: Path) -> tuple[int, int]:
     except MemoryError:
         raise
     except Exception as failure:  # on hostile bytes decoders raise anything, from IndexError on
-        reason = printable(str(failure))[:200]
+        reason = reason_of(failure)
         raise DatasetError(f"image '{printable(str(path))}' cannot be read: {reason}") from failure
     return (height, width) if turned else (width, height)
 
@@ -116,7 +116,7 @@ def read_mask(path: Path, *, mode: str) -> Image.Image:
     except (MemoryError, DatasetError):
         raise
     except Exception as failure:  # on hostile bytes decoders raise anything, from IndexError on
-        reason = _reason(failure, content)
+        reason = reason_of(failure, content=content)
         raise DatasetError(f"mask '{shown}' cannot be read as a PNG: {reason}") from failure
     if mode == "RGB":
         return kept.convert("RGB")
@@ -207,8 +207,9 @@ def _too_large(name: str) -> Problem:
     return error("image_too_large", message, file=name)
 
 
-def _reason(failure: Exception, content: bytes) -> str:
-    if not content:
+def reason_of(failure: Exception, *, content: bytes | None = None) -> str:
+    """Return why a decoder failed, as the end of a sentence."""
+    if content == b"":
         return "it is empty"
     if isinstance(failure, UnidentifiedImageError):  # its message holds an address of memory
         return "it is no image of a known format"

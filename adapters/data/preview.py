@@ -51,6 +51,7 @@ from adapters.data.images import (
     MAX_IMAGE_PIXELS,
     FileUnreadable,
     read_limited,
+    reason_of,
     to_rgb,
 )
 from adapters.data.reading import scan
@@ -158,7 +159,7 @@ def _read(path: Path) -> tuple[tuple[int, int], Image.Image]:
     except MemoryError:
         raise
     except Exception as failure:  # on hostile bytes decoders raise anything, from IndexError on
-        reason = printable(str(failure))[:200]
+        reason = reason_of(failure)
         raise DatasetError(f"'{printable(path.name)}' cannot be read: {reason}") from failure
     small.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
     return (width, height), small

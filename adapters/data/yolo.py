@@ -12,7 +12,7 @@ from itertools import chain
 from pathlib import Path
 
 from adapters.contract import TaskType
-from adapters.data.description import DatasetError, Problem, Severity
+from adapters.data.description import DatasetError, Problem
 from adapters.data.files import IMAGE_SUFFIXES, error, list_images, relative_name, warning
 from adapters.data.roots import (
     OutsideRoots,
@@ -23,8 +23,6 @@ from adapters.data.roots import (
 )
 from adapters.data.yolo_labels import detect_task, label_path, labels_outside
 from adapters.data.yolo_yaml import YoloYaml, find_yaml, read_yaml
-
-__all__ = ["YoloData", "read", "scan"]
 
 YOLO_SUFFIXES = IMAGE_SUFFIXES - {".gif", ".ppm", ".pgm"}  # what Ultralytics takes, too
 _FORMAT_SUFFIXES = frozenset((".txt", ".yaml", ".yml", ".cache", ".md", ".json"))
@@ -55,19 +53,6 @@ class YoloData:
         path = self.label(image)
         real = os.path.realpath(path)
         return path if is_inside(real, self.allowed) and os.path.isfile(real) else None
-
-
-def read(path: Path, *, roots: Sequence[Path] = ()) -> YoloData:
-    """Read a YOLO data set, given as its folder or its data.yaml, that can be trained on.
-
-    Splits and links must stay in the data set's folder or in ``roots``. Raises DatasetError with
-    the first error that yaml, lists and names show.
-    """
-    data = scan(path, roots=roots)
-    for problem in data.problems:
-        if problem.severity == Severity.ERROR:
-            raise DatasetError(problem.message)
-    return data
 
 
 def scan(path: Path, *, roots: Sequence[Path] = ()) -> YoloData:

@@ -9,41 +9,49 @@ from pathlib import Path
 
 import pytest
 
-from adapters.data import imagefolder
+from adapters.contract import DatasetFormat, TaskType
+from adapters.data import imagefolder, reading
+from adapters.data.content import Content
 from adapters.data.description import DatasetError
 from tests.unit.data_sets import codes, make_imagefolder, write_image
 
 
+def read(path: Path) -> Content:
+    return reading.read(
+        path, format=DatasetFormat.IMAGEFOLDER, task_type=TaskType.IMAGE_CLASSIFICATION
+    )
+
+
 def test_classes_are_in_natural_order_and_ids_follow_them(tmp_path: Path):
     make_imagefolder(tmp_path, classes=("10", "2", "b", "a"))
-    data = imagefolder.read(tmp_path)
+    data = read(tmp_path)
     assert data.classes == ("2", "10", "a", "b")
-    assert {(image.parent.name, label) for image, label in data.splits["train"]} == {
-        ("2", 0),
-        ("10", 1),
-        ("a", 2),
-        ("b", 3),
+    assert {(s.image.parent.name, s.classes) for s in data.splits["train"]} == {
+        ("2", (0,)),
+        ("10", (1,)),
+        ("a", (2,)),
+        ("b", (3,)),
     }
-    assert [image.name for image, _ in data.splits["val"]] == ["0.png", "1.png", "2.png"] * 4
+    assert [sample.image.name for sample in data.splits["val"]] == ["0.png", "1.png", "2.png"] * 4
 
 
 @pytest.mark.parametrize("name", ["val", "valid", "validation", "Val"])
 def test_validation_has_several_names(tmp_path: Path, name: str):
     make_imagefolder(tmp_path, splits=("train", name, "test"))
-    assert list(imagefolder.read(tmp_path).splits) == ["train", "val", "test"]
+    assert list(read(tmp_path).splits) == ["train", "val", "test"]
 
 
 def test_names_with_spaces_korean_letters_and_emoji_are_read(tmp_path: Path):
     names = ("고양이", "my dog", "🐟", "ünïcode")
     make_imagefolder(tmp_path / "데이터 😀", classes=names)
-    assert set(imagefolder.read(tmp_path / "데이터 😀").classes) == set(names)
+    assert set(read(tmp_path / "데이터 😀").classes) == set(names)
 
 
 def test_a_class_named_by_a_mac_is_the_class_named_by_linux(tmp_path: Path):
     make_imagefolder(tmp_path, splits=("train",), classes=("고양이", "dog"))
     decomposed = unicodedata.normalize("NFD", "고양이")
     make_imagefolder(tmp_path, splits=("val",), classes=(decomposed, "dog"))
-    data = imagefolder.read(tmp_path)
+    data = read(tmp_path)
     assert data.classes == ("dog", "고양이")
     assert data.problems == ()
 
@@ -54,7 +62,7 @@ def test_images_may_lie_deeper_and_litter_is_passed_over(tmp_path: Path):
     for litter in (".DS_Store", "train/Thumbs.db", "train/cat/._0.png"):
         (tmp_path / litter).write_bytes(b"litter")
     (tmp_path / "__MACOSX").mkdir()
-    data = imagefolder.read(tmp_path)
+    data = read(tmp_path)
     assert len(data.splits["train"]) == 7
     assert data.problems == ()
 
@@ -65,7 +73,7 @@ def test_an_empty_class_folder_is_an_error_that_names_it(tmp_path: Path):
     problems = [p for p in imagefolder.scan(tmp_path).problems if p.code == "empty_class"]
     assert [(p.severity, p.file) for p in problems] == [("error", "val/bird")]
     with pytest.raises(DatasetError, match="'val/bird' holds no image"):
-        imagefolder.read(tmp_path)
+        read(tmp_path)
 
 
 def test_a_class_missing_in_train_is_an_error_and_in_val_a_warning(tmp_path: Path):
@@ -100,7 +108,7 @@ def test_what_belongs_nowhere_is_warned_of_and_passed_over(tmp_path: Path):
     (tmp_path / "README.md").write_text("x")
     write_image(tmp_path / "train" / "stray.png")
     write_image(tmp_path / "extra" / "y.png")
-    data = imagefolder.read(tmp_path)
+    data = read(tmp_path)
     assert sorted((p.code, p.file) for p in data.problems) == [
         ("image_without_class", "train/stray.png"),
         ("unknown_file", "README.md"),
@@ -119,7 +127,7 @@ def test_links_inside_are_followed_and_links_that_lead_out_are_errors(tmp_path: 
     outside = write_image(tmp_path / "elsewhere" / "secret.png")
     folder = make_imagefolder(tmp_path / "set")
     (folder / "train" / "cat" / "inside.png").symlink_to(folder / "train" / "dog" / "0.png")
-    assert len(imagefolder.read(folder).splits["train"]) == 7
+    assert len(read(folder).splits["train"]) == 7
 
     (folder / "train" / "cat" / "out.png").symlink_to(outside)
     (folder / "val" / "bird").symlink_to(outside.parent)
@@ -132,7 +140,7 @@ def test_links_inside_are_followed_and_links_that_lead_out_are_errors(tmp_path: 
     ]
     assert not any("elsewhere" in p.message for p in problems)
     with pytest.raises(DatasetError):
-        imagefolder.read(folder)
+        read(folder)
 
     (folder / "val" / "dog" / "gone.png").unlink()
     allowed = imagefolder.scan(folder, roots=[outside.parent])
@@ -155,7 +163,7 @@ def test_a_pipe_named_like_an_image_is_an_error_and_not_a_wait(tmp_path: Path):
 
 def test_a_name_that_is_no_text_is_read_and_shown_escaped(tmp_path: Path):
     make_imagefolder(tmp_path, classes=("cat", os.fsdecode(b"caf\xe9")))
-    assert imagefolder.read(tmp_path).classes == ("caf\\udce9", "cat")
+    assert read(tmp_path).classes == ("caf\\udce9", "cat")
 
 
 @pytest.mark.parametrize("present", ["nothing", "empty", "file", "classes_without_images"])
@@ -168,4 +176,4 @@ def test_what_is_no_image_folder_is_refused(tmp_path: Path, present: str):
     elif present == "classes_without_images":
         (path / "train").mkdir(parents=True)
     with pytest.raises(DatasetError):
-        imagefolder.read(path)
+        read(path)

@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from adapters.contract import TaskType
-from adapters.data import yolo
+from adapters.contract import DatasetFormat, TaskType
+from adapters.data import reading, yolo
 from adapters.data.description import DatasetError
 from adapters.data.roots import OutsideRoots
+from adapters.data.yolo_content import YoloContent
 from tests.unit.data_sets import codes, make_yolo, write_image, write_yaml
+
+
+def read(path: Path, roots: Sequence[Path] = ()) -> yolo.YoloData:
+    content = reading.read(
+        path, format=DatasetFormat.YOLO, task_type=TaskType.OBJECT_DETECTION, roots=roots
+    )
+    assert isinstance(content, YoloContent)
+    return content.data
 
 
 def test_a_data_set_is_read_from_its_folder_or_its_yaml(tmp_path: Path):
     make_yolo(tmp_path)
-    data = yolo.read(tmp_path)
-    assert data == yolo.read(tmp_path / "data.yaml")
+    data = read(tmp_path)
+    assert data == read(tmp_path / "data.yaml")
     assert (data.names, data.task_type) == (("cat",), TaskType.OBJECT_DETECTION)
     assert [image.name for image in data.splits["train"]] == ["0.png", "1.png", "2.png"]
     assert data.find_label(data.splits["val"][1]) == tmp_path / "labels" / "val" / "1.txt"
@@ -37,7 +47,7 @@ def test_a_data_set_is_read_from_its_folder_or_its_yaml(tmp_path: Path):
 def test_classes_are_a_list_a_mapping_or_a_number(tmp_path: Path, text: str, names: tuple):
     make_yolo(tmp_path)
     write_yaml(tmp_path, text)
-    assert yolo.read(tmp_path).names == names
+    assert read(tmp_path).names == names
 
 
 @pytest.mark.parametrize(
@@ -57,7 +67,7 @@ def test_splits_are_found_however_they_are_written(tmp_path: Path, splits: str):
     (tmp_path / "train.txt").write_text("".join(f"./images/train/{i}.png\r\n" for i in range(3)))
     (tmp_path / "val.txt").write_text("\ufeff" + "".join(f"images/val/{i}.png\n" for i in range(3)))
     write_yaml(tmp_path, splits=splits)
-    data = yolo.read(tmp_path)
+    data = read(tmp_path)
     assert {split: len(images) for split, images in data.splits.items()} == {"train": 3, "val": 3}
     assert all(data.find_label(image) for images in data.splits.values() for image in images)
     assert data.problems == ()
@@ -67,7 +77,7 @@ def test_absolute_splits_work_inside_the_data_set(tmp_path: Path):
     make_yolo(tmp_path)
     places = f"path: {tmp_path}\ntrain: {tmp_path}/images/train\nval: images/val\n"
     write_yaml(tmp_path, splits=places)
-    assert len(yolo.read(tmp_path).splits["train"]) == 3
+    assert len(read(tmp_path).splits["train"]) == 3
 
 
 @pytest.mark.parametrize(
@@ -96,7 +106,7 @@ def test_splits_may_lie_in_another_allowed_root(tmp_path: Path):
     folder = make_yolo(tmp_path / "set")
     make_yolo(tmp_path / "elsewhere")
     write_yaml(folder, splits="train: ../elsewhere/images/train\nval: images/val\n")
-    assert len(yolo.read(folder, roots=[tmp_path]).splits["train"]) == 3
+    assert len(read(folder, roots=[tmp_path]).splits["train"]) == 3
 
 
 def test_a_list_that_names_what_is_outside_or_absent_tells_the_line(tmp_path: Path):
@@ -117,7 +127,7 @@ def test_a_list_that_names_what_is_outside_or_absent_tells_the_line(tmp_path: Pa
     ]
     assert data.splits["train"] == [folder / "images" / "train" / "0.png"]
     with pytest.raises(DatasetError, match=r"line 3 of 'train\.txt'"):
-        yolo.read(folder)
+        read(folder)
 
 
 def test_a_label_that_is_a_link_out_of_the_data_set_is_an_error(tmp_path: Path):
@@ -136,14 +146,14 @@ def test_a_yaml_that_is_a_link_out_of_the_data_set_is_refused(tmp_path: Path):
     (folder / "data.yaml").rename(tmp_path / "data.yaml")
     (folder / "data.yaml").symlink_to(tmp_path / "data.yaml")
     with pytest.raises(OutsideRoots):
-        yolo.read(folder)
+        read(folder)
 
 
 def test_download_is_warned_of_and_never_run(tmp_path: Path):
     make_yolo(tmp_path)
     touched = tmp_path / "touched"
     write_yaml(tmp_path, f"names: [cat]\ndownload: |\n  open('{touched}', 'w')\n")
-    data = yolo.read(tmp_path)
+    data = read(tmp_path)
     assert codes(data.problems) == ["download_ignored"]
     assert not touched.exists()
 
@@ -152,7 +162,7 @@ def test_a_tag_that_would_run_code_is_only_text(tmp_path: Path):
     make_yolo(tmp_path)
     touched = tmp_path / "touched"
     write_yaml(tmp_path, f"names: !!python/object/apply:os.system ['touch {touched}']\n")
-    assert yolo.read(tmp_path).names == (f"touch {touched}",)
+    assert read(tmp_path).names == (f"touch {touched}",)
     assert not touched.exists()
 
 
@@ -201,10 +211,10 @@ def test_a_yaml_that_is_no_text_or_no_file_is_refused(tmp_path: Path):
 def test_several_yamls_are_refused_unless_one_is_data_yaml(tmp_path: Path):
     make_yolo(tmp_path)
     (tmp_path / "data.yaml").rename(tmp_path / "pets.yaml")
-    assert yolo.read(tmp_path).names == ("cat",)
+    assert read(tmp_path).names == ("cat",)
     (tmp_path / "other.yaml").write_text("x: 1")
     with pytest.raises(DatasetError, match=r"other\.yaml, pets\.yaml"):
-        yolo.read(tmp_path)
+        read(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -232,7 +242,7 @@ def test_labels_lie_beside_images_where_no_folder_is_named_images(tmp_path: Path
         write_image(tmp_path / split / "0.png")
         (tmp_path / split / "0.txt").write_text("0 0.5 0.5 0.1 0.1\n")
     write_yaml(tmp_path, splits="train: train\nval: val\n")
-    data = yolo.read(tmp_path)
+    data = read(tmp_path)
     assert data.find_label(tmp_path / "val" / "0.png") == tmp_path / "val" / "0.txt"
 
 
@@ -240,7 +250,7 @@ def test_a_folder_images_above_the_data_set_does_not_move_its_labels(tmp_path: P
     folder = tmp_path / "images" / "set"
     write_image(folder / "train" / "0.png")
     write_yaml(folder, splits="train: train\nval: train\n")
-    data = yolo.read(folder)
+    data = read(folder)
     assert data.label(folder / "train" / "0.png") == folder / "train" / "0.txt"
 
 
@@ -255,4 +265,4 @@ def test_a_folder_images_above_the_data_set_does_not_move_its_labels(tmp_path: P
 def test_the_task_is_told_from_the_labels(tmp_path: Path, line: str, extra: str, task: TaskType):
     make_yolo(tmp_path, line=line)
     write_yaml(tmp_path, f"names: [cat]\n{extra}")
-    assert yolo.read(tmp_path).task_type == task
+    assert read(tmp_path).task_type == task
