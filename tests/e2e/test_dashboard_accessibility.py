@@ -6,6 +6,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
+from adapters.contract import DatasetFormat, TaskType
 from tests.e2e.dashboard_server import Dashboard, Worker
 
 PAGES = (
@@ -13,6 +14,8 @@ PAGES = (
     "/projects/{project}",
     "/projects/{project}?q=nothing",
     "/projects/{project}/datasets",
+    "/datasets/{dataset}",
+    "/datasets/{broken}",
     "/projects/{project}/jobs/new",
     "/jobs/{running}",
     "/jobs/{failed}",
@@ -25,6 +28,8 @@ PAGES = (
 def ids(dashboard: Dashboard) -> dict[str, int]:
     """A project with a job of each look."""
     project = dashboard.project("Everything", "A job of each look")
+    other = dashboard.empty_project("Data sets")
+    dataset = dashboard.dataset(other, DatasetFormat.YOLO, TaskType.POSE_ESTIMATION)
     running = dashboard.job(project, "running", started=True, tags=["baseline"], notes="Why not")
     worker = Worker(dashboard, running)
     worker.starts()
@@ -40,6 +45,8 @@ def ids(dashboard: Dashboard) -> dict[str, int]:
     dashboard.job(project, "queued", started=True)
     return {
         "project": project,
+        "dataset": dataset,
+        "broken": dashboard.broken_dataset(other),
         "running": running,
         "failed": failed,
         "pending": dashboard.job(project, "pending"),
@@ -66,6 +73,9 @@ def test_axe_finds_nothing_in_the_dialogs(page: Page, ids: dict[str, int]) -> No
     page.goto(f"/jobs/{ids['running']}")
     page.get_by_role("button", name="Cancel", exact=True).click()
     assert findings(page) == []
+    page.goto(f"/datasets/{ids['dataset']}")
+    page.locator(".preview-open").first.click()
+    assert findings(page) == []
 
 
 @pytest.mark.parametrize("path", PAGES)
@@ -82,6 +92,8 @@ def test_a_narrow_screen_needs_no_sideways_scrolling(
 def wait_until_drawn(page: Page) -> None:
     if page.locator("#live").count():
         expect(page.locator("#live")).not_to_have_text("Connecting…")
+    if page.locator("#preview").count():
+        expect(page.locator(".preview-card").first).to_be_visible()
     page.evaluate("document.fonts.ready")
 
 

@@ -140,6 +140,7 @@ def make_project(page: Page, name: str, description: str) -> None:
 def register(page: Page, name: str, folder: Path) -> None:
     page.get_by_role("link", name="Register a data set").click()
     page.get_by_label("Name").fill(name)
+    page.get_by_label("Already on the server").check()
     page.get_by_label("Folder").fill(str(folder))
     page.get_by_role("button", name="Register").click()
     expect(page.locator(".badge")).to_have_text("Valid")
@@ -150,7 +151,7 @@ def describe(page: Page, *, name: str, epochs: int) -> None:
     page.get_by_role("link", name="New job").first.click()
     page.get_by_label("Name").fill(name)
     page.get_by_label("Model", exact=True).fill("resnet18")
-    page.get_by_label("Epochs").fill(str(epochs))
+    page.get_by_label("Epochs", exact=True).fill(str(epochs))
     page.get_by_label("Batch size").fill("64")
     page.get_by_label("Image size").fill("32")
 

@@ -1,4 +1,4 @@
-"""Projects, their data sets, and the queues and workers behind them."""
+"""Projects, and the queues and workers behind them."""
 
 from __future__ import annotations
 
@@ -7,20 +7,17 @@ from typing import Any
 from flask import render_template, request
 from flask.typing import ResponseReturnValue
 
-from adapters.contract import DatasetFormat, TaskType
+from adapters.contract import TaskType
 from adapters.frameworks import all_frameworks
 from webapp.api.authentication import current_user
-from webapp.config import settings
 from webapp.dashboard.blueprint import blueprint
 from webapp.models import Project, Role
 from webapp.services import broker
-from webapp.services import datasets as dataset_service
 from webapp.services import projects as project_service
 from webapp.services import workers as worker_service
 from webapp.services.errors import Unavailable
 
 _PROJECTS_A_PAGE = 60
-_DATASETS_A_PAGE = 100
 
 
 @blueprint.get("/")
@@ -31,28 +28,6 @@ def projects() -> ResponseReturnValue:
     )
     return render_template(
         "dashboard/projects.html", projects=found.items, next_cursor=found.next_cursor
-    )
-
-
-@blueprint.get("/projects/<id:project_id>/datasets")
-def datasets(project_id: int) -> ResponseReturnValue:
-    """Show a project's data sets with what is wrong with them, and the form for a new one."""
-    project = project_service.get_project(project_id, user=current_user())
-    found = dataset_service.list_datasets(
-        current_user(),
-        project_id=project_id,
-        limit=_DATASETS_A_PAGE,
-        cursor=request.args.get("cursor"),
-    )
-    return render_template(
-        "dashboard/datasets.html",
-        project=project,
-        can_edit=may_edit(project),
-        datasets=found.items,
-        next_cursor=found.next_cursor,
-        formats=_formats(),
-        task_types=trainable_tasks(),
-        data_roots=settings().data_roots,
     )
 
 
@@ -67,16 +42,6 @@ def trainable_tasks() -> list[TaskType]:
     return [
         task for task in TaskType if any(task in f.task_types for f in all_frameworks().values())
     ]
-
-
-def _formats() -> list[DatasetFormat]:
-    used: set[Any] = {
-        format
-        for framework in all_frameworks().values()
-        for formats in framework.formats.values()
-        for format in formats
-    }
-    return [format for format in DatasetFormat if format in used]
 
 
 @blueprint.get("/workers")

@@ -60,6 +60,12 @@ def list_datasets(
     return paginate(db.session(), query, keys=keys, limit=limit, cursor=cursor)
 
 
+def jobs_of(dataset: Dataset, *, limit: int) -> list[Job]:
+    """Return the jobs on a data set, the newest first."""
+    query = select(Job).where(Job.dataset_id == dataset.id).order_by(Job.id.desc()).limit(limit)
+    return list(db.session.scalars(query))
+
+
 def register(
     project: Project,
     *,

@@ -66,6 +66,28 @@ async function request(method, path, body) {
   throw new ApiError(response.status, problem);
 }
 
+// Sends a form with a file; tells how much of it is sent. Returns its answer, and what ends it.
+export function sendForm(path, form, onSent) {
+  const sending = new XMLHttpRequest();
+  const answer = new Promise((resolve, reject) => {
+    sending.upload.addEventListener("progress", (event) => onSent(event.loaded, event.total));
+    sending.addEventListener("load", () => {
+      if (sending.status >= 200 && sending.status < 300) resolve(sending.response);
+      else reject(new ApiError(sending.status, sending.response ?? {}));
+    });
+    sending.addEventListener("abort", () => reject(new ApiError(0, { detail: "It was cancelled." })));
+    sending.addEventListener("error", () => {
+      reject(new ApiError(0, { detail: "The connection broke before everything was sent; try again." }));
+    });
+  });
+  sending.open("POST", path);
+  sending.responseType = "json";
+  sending.setRequestHeader("Accept", "application/json");
+  sending.setRequestHeader("X-CSRF-TOKEN", cookie(CSRF_COOKIE));
+  sending.send(form);
+  return { answer, abort: () => sending.abort() };
+}
+
 export async function json(method, path, body) {
   const response = await request(method, path, body);
   return response.status === 204 ? null : response.json();

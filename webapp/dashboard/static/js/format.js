@@ -31,6 +31,17 @@ export function ago(time, now = Date.now()) {
   return `${Math.floor(seconds / 86400)} d ago`;
 }
 
+export function count(value) {
+  return value.toLocaleString("en-US");
+}
+
+export function bytes(value) {
+  const units = ["bytes", "kB", "MB", "GB", "TB"];
+  let [size, unit] = [value, 0];
+  while (size >= 1000 && unit < units.length - 1) [size, unit] = [size / 1000, unit + 1];
+  return `${unit ? Number(size.toPrecision(3)) : size} ${units[unit]}`;
+}
+
 export function capital(word) {
   return word.charAt(0).toUpperCase() + word.slice(1);
 }
