@@ -17,7 +17,7 @@ from typing import Any
 import timm
 import torch
 
-from adapters.batch_size import shrinking
+from adapters.batch_size import release_memory, shrinking
 from adapters.checkpoints import remove_leftovers
 from adapters.contract import ErrorKind, Reporter, Result, TrainingJob
 from adapters.data.reading import read_for
@@ -70,6 +70,7 @@ def _train(job: TrainingJob, reporter: Reporter) -> Result:
         devices=devices[:1],
         apart=len(devices) > 1,
     )
+    release_memory()  # of the trials
     goes_on = job.resume
 
     def attempt(size: int) -> Result:

@@ -22,15 +22,18 @@ from torchmetrics.functional.classification import (
 )
 
 from adapters import get_adapter
-from adapters.contract import DatasetFormat, ErrorKind, StopReason, TaskType, TrainingError
+from adapters.contract import Best, DatasetFormat, ErrorKind, StopReason, TaskType, TrainingError
 from adapters.contract import TrainingJob as Job
 from adapters.data.reading import read_for
+from adapters.exporting import export
 from adapters.timm_training import trial
-from adapters.timm_training.best import read_about
-from adapters.timm_training.build import _loss
+from adapters.timm_training.best import About, read_about, save_best
+from adapters.timm_training.build import _loss, build
 from adapters.timm_training.loop import Training
+from adapters.timm_training.model import model_arguments
 from adapters.timm_training.plan import make_plan
 from adapters.timm_training.step import Step
+from adapters.wire import ExportFormat
 from tests import shapes
 from tests.timm_jobs import (
     BATCH_SIZE,
@@ -453,45 +456,68 @@ def test_any_number_of_images_of_any_size_is_told_of(multi: Job) -> None:
     np.testing.assert_allclose(together, alone, atol=1e-5)
 
 
+def keep_untrained(job: Job) -> None:
+    """Write the job's best model as its first weights are, with batch statistics of its own."""
+    parts = build(make_plan(job, read_for(job)), Recorder(), load_weights=False)
+    with torch.no_grad():
+        parts.model.train()(torch.randn(8, *parts.data_config["input_size"]))
+    about = About(
+        model_name=job.model_name,
+        model_arguments=model_arguments(job, parts.data_config),
+        classes=tuple(map(str, range(10))),
+        multi_label=False,
+        data_config=parts.data_config,
+        best=Best(epoch=1, metric="top1", value=0.5),
+        versions={},
+    )
+    save_best(job.checkpoints_dir / "best.safetensors", parts.model, about)
+
+
 @pytest.mark.parametrize(
     ("model", "size"),
     [
         ("test_resnet", 32),
         ("test_vit", 64),
-        ("test_efficientnet", 64),
-        ("test_convnext", 64),
+        ("resnet18", 64),
+        ("vit_tiny_patch16_224", 64),  # made with img_size
+        ("efficientnet_b0", 64),
+        ("convnext_atto", 64),
     ],
 )
-def test_networks_export_to_onnx_and_torchscript(
-    job: Job, tmp_path: Path, model: str, size: int
-) -> None:
-    job = changed(job, model_name=model, image_size=size, epochs=1)
-    train(job)
-    network = get_adapter("timm").load(job).network()
+def test_networks_export_and_load_in_plain_timm(job: Job, model: str, size: int) -> None:
+    job = changed(job, model_name=model, image_size=size)
+    keep_untrained(job)
+    predictor = get_adapter("timm").load(job)
+    network = predictor.network()
     assert network.preprocessing["size"] == [3, size, size]
+    for format in ExportFormat:
+        exported = export(job, predictor, format)  # compared on batches of two sizes
+        assert exported.largest_difference < 1e-4
+        print(f"{model} as {format}: largest difference {exported.largest_difference:.1e}")
+    path = job.checkpoints_dir / "best.safetensors"
+    arguments = read_about(path).model_arguments
+    plain = timm.create_model(model, num_classes=10, checkpoint_path=str(path), **arguments).eval()
     with torch.no_grad():
-        wanted = network.module(network.example).numpy()
+        assert torch.allclose(plain(network.example), network.module(network.example), atol=1e-5)
+
+
+def test_a_network_is_followed_by_torch_export_too(job: Job, tmp_path: Path) -> None:
+    job = changed(job, model_name="test_vit", image_size=64)
+    keep_untrained(job)
+    network = get_adapter("timm").load(job).network()
     file = tmp_path / "model.onnx"
     torch.onnx.export(
         network.module,
         (network.example,),
         file,
-        input_names=["images"],
-        output_names=list(network.outputs),
         dynamic_shapes=({0: torch.export.Dim("batch")},),
         dynamo=True,
         verbose=False,
     )
-    session = onnxruntime.InferenceSession(file)
-    (said,) = session.run(None, {"images": network.example.numpy()})
-    assert np.abs(said - wanted).max() < 1e-4
-    more = torch.cat([network.example] * 2)[:3].numpy()
-    assert session.run(None, {"images": more})[0].shape == (3, 10)
-    script = torch.jit.trace(network.module, network.example)
-    torch.jit.save(script, tmp_path / "model.pt")
-    loaded = torch.jit.load(tmp_path / "model.pt")
+    three = torch.cat([network.example] * 2)[:3]
+    (said,) = onnxruntime.InferenceSession(file).run(None, {"images": three.numpy()})
     with torch.no_grad():
-        assert np.abs(loaded(network.example).numpy() - wanted).max() < 1e-4
+        assert np.abs(said - network.module(three).numpy()).max() < 1e-4
 
 
 def test_a_job_without_a_model_cannot_be_loaded(job: Job) -> None:
