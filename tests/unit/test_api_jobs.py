@@ -385,15 +385,20 @@ def test_reading_a_job_needs_a_member(api: Api, ada: Person, part: str) -> None:
 def test_models_and_frameworks_are_known_without_a_worker(api: Api, ada: Person) -> None:
     found = ada.get("/models", framework="timm", q="resnet 18", limit=5).json
     assert "resnet18" in [model["name"] for model in found["items"]]
-    assert ada.get("/models", task_type="object_detection").json["items"][0]["framework"] == (
-        "ultralytics"
-    )
+    detectors = ada.get("/models", task_type="object_detection", limit=200).json["items"]
+    assert {model["framework"] for model in detectors} == {"huggingface", "ultralytics"}
     first = ada.get("/models", limit=1).json
     second = ada.get("/models", limit=1, cursor=first["next_cursor"]).json
     assert first["items"] != second["items"]
     frameworks = {item["name"]: item for item in ada.get("/frameworks").json["items"]}
-    assert set(frameworks) == {"timm", "ultralytics"}
+    assert set(frameworks) == {"timm", "ultralytics", "huggingface"}
     assert "mixup" in frameworks["timm"]["hyperparameters"]["properties"]
+    assert (frameworks["timm"]["multi_label"], frameworks["timm"]["version"]) == (True, "1.0.31")
+    for framework in frameworks.values():
+        assert set(framework["formats"]) == set(framework["task_types"])
+        fields = framework["hyperparameters"]["properties"]
+        assert all(field["description"] for field in fields.values())
+        assert set(framework["hyperparameters"]["groups"]) <= set(fields)
 
 
 def test_a_model_tells_where_its_weights_would_come_from(tmp_path: Path) -> None:

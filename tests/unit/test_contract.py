@@ -70,7 +70,7 @@ def test_what_is_no_event_is_refused(text: str) -> None:
 
 
 def test_an_unknown_framework_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(UnknownFramework, match="known are: timm, ultralytics"):
+    with pytest.raises(UnknownFramework, match="known are: huggingface, timm, ultralytics"):
         get_adapter("tensorflow")
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from adapters import framework_version
+from adapters.catalog import catalog_version
 from adapters.frameworks import FrameworkInfo, all_frameworks
 from adapters.wire import queue_name
 from webapp.api.document import resource
@@ -54,6 +56,8 @@ def _framework(info: FrameworkInfo) -> dict[str, Any]:
             "formats": {
                 str(task): [str(name) for name in names] for task, names in info.formats.items()
             },
+            "multi_label": info.multi_label,
+            "version": catalog_version(info.name) or framework_version(info.name),
             "optimizers": info.optimizers,
             "image_size_step": info.image_size_step,
             "hyperparameters": info.hyperparameters.model_json_schema(),

@@ -36,9 +36,18 @@ class FrameworkOut(Out):
     queue: str
     task_types: list[TaskName]
     formats: dict[str, list[FormatName]] = Field(description="By task, what it is trained on")
+    multi_label: bool = Field(
+        description="Image classification: whether an image may have several classes"
+    )
+    version: str | None = Field(description="Of the library that its models are listed from")
     optimizers: list[str] = Field(description="The first is the default")
     image_size_step: int = Field(description="An image's side must be a multiple of it")
-    hyperparameters: dict[str, Any] = Field(description="JSON Schema of a job's hyperparameters")
+    hyperparameters: dict[str, Any] = Field(
+        description=(
+            "JSON Schema of a job's hyperparameters; `groups` in it names each group of a form by "
+            "its first field, `task_types` of a field the tasks that have it"
+        )
+    )
 
 
 class FrameworkPageOut(PageOut):
