@@ -113,7 +113,7 @@ class _Scan:
             for file, name in zip(files, shown, strict=True)
         ]
         for table in tables:
-            self._problems.extend(table.problems.result())
+            self._problems.merge(table.problems)
         categories = self._categories(tables)
         class_of = {category.id: number for number, category in enumerate(categories)}
         parts = tuple(
@@ -140,7 +140,8 @@ class _Scan:
             multi_label=task == TaskType.IMAGE_CLASSIFICATION,
             keypoints=_keypoints(categories),
             split_rule=used,
-            problems=self._problems.result(),
+            problems=self._problems.kept(),
+            problems_left_out=self._problems.left_out(),
             parts=parts,
         )
 
@@ -229,12 +230,16 @@ class _Scan:
                 known=frozenset((".json", ".txt", ".md", ".yaml", ".csv", "")),
             )
             for path in listing.images:
-                if path in named or path in told or _is_panoptic(path):
+                if path in named or path in told or self._is_panoptic(path):
                     continue
                 told.add(path)
                 name = relative_name(path, self._base)
                 message = f"image '{name}' is in no annotation file and is passed over"
                 self._tell(warning("image_without_label", message, file=name))
+
+    def _is_panoptic(self, path: Path) -> bool:
+        folders = path.relative_to(self._base).parts[:-1] if self._base in path.parents else ()
+        return any(Kind.PANOPTIC in folder.lower() for folder in folders)
 
     def _held_out(
         self, splits: dict[str, list[Sample]], parts: Sequence[Part], rule: SplitRule
@@ -296,7 +301,3 @@ def _keypoints(categories: Sequence[Category]) -> Keypoints | None:
                 skeleton=category.skeleton,
             )
     return None
-
-
-def _is_panoptic(path: Path) -> bool:
-    return any(parent.name.startswith("panoptic_") for parent in path.parents)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from adapters.contract import DatasetFormat, TaskType
-from adapters.data.description import Problem
+from adapters.data.description import Problem, Severity
 
 if TYPE_CHECKING:  # so that a data set is read without numpy where no mask is asked for
     import numpy as np
@@ -104,6 +104,7 @@ class Content(ABC):
     keypoints: Keypoints | None = None
     split_rule: SplitRule | None = None  # None: it came with its splits
     problems: tuple[Problem, ...] = field(default=(), repr=False)
+    problems_left_out: Mapping[Severity, int] = field(default_factory=dict)  # too many to keep
 
     splits_by_class: ClassVar[bool] = True  # whether a split rule knows the classes of images
 

@@ -69,7 +69,7 @@ class _Look:
     def __init__(self, content: Content, *, progress: Progress | None) -> None:
         self._content = content
         self._progress = progress
-        self._problems = ProblemList(content.problems)
+        self._problems = ProblemList(content.problems, left_out=content.problems_left_out)
         self._fingerprint = Fingerprint(content.path)
         self._fingerprint.add(content.format, *content.classes)
         self._has_objects = content.format in (DatasetFormat.YOLO, DatasetFormat.COCO)

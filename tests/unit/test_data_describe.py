@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from adapters.data.describe import describe
 from adapters.data.description import DatasetError, Problem, Severity
 from adapters.data.problems import PROBLEMS_KEPT, ProblemList
 from adapters.data.roots import OutsideRoots
+from tests.shapes import compose
 from tests.unit.data_sets import codes, make_imagefolder, make_yolo, write_image, write_yaml
 
 
@@ -303,6 +305,29 @@ def test_errors_are_kept_before_any_number_of_warnings():
     assert codes(found) == ["e", *["w"] * (PROBLEMS_KEPT - 1), "more_problems"]
     assert found[-1].severity == Severity.WARNING
     assert "51 warnings" in found[-1].message
+
+
+def test_a_fault_of_every_image_hides_none_of_another_kind():
+    many = [Problem(Severity.WARNING, "many", f"{i}") for i in range(PROBLEMS_KEPT * 3)]
+    found = ProblemList([*many, Problem(Severity.WARNING, "rare", "x")]).result()
+    assert codes(found) == [*["many"] * (PROBLEMS_KEPT - 1), "rare", "more_problems"]
+
+
+def test_of_many_problems_in_an_annotation_file_none_is_forgotten_in_the_count(tmp_path: Path):
+    compose(
+        tmp_path,
+        format=DatasetFormat.COCO,
+        task_type=TaskType.OBJECT_DETECTION,
+        train=3,
+        val=3,
+    )
+    file = tmp_path / "annotations" / "instances_train.json"
+    content = json.loads(file.read_text())
+    content["annotations"] += [{"id": 1000 + i, "image_id": 1} for i in range(700)]
+    file.write_text(json.dumps(content))
+    found = describe(tmp_path)
+    assert codes(found).count("annotation_field") == PROBLEMS_KEPT
+    assert "and 500 errors more" in found.problems[-1].message
 
 
 def test_apart_gives_the_same_description(tmp_path: Path):
