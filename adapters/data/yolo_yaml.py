@@ -37,7 +37,8 @@ class YoloYaml:
 def find_yaml(path: Path) -> Path:
     """Return the data.yaml of a data set given as its folder or as the file itself.
 
-    Raises DatasetError where there is none or where several could be meant.
+    It lies in the folder or, where there is none, in one of the folders in it. Raises DatasetError
+    where there is none or where several could be meant.
     """
     if path.suffix.lower() in (".yaml", ".yml"):
         if path.is_file():
@@ -53,11 +54,14 @@ def find_yaml(path: Path) -> Path:
         for entry in path.iterdir()
         if entry.suffix.lower() in (".yaml", ".yml") and entry.is_file()
     )
+    found = found or sorted(
+        file for name in YAML_NAMES for file in path.glob(f"*/{name}") if file.is_file()
+    )
     if len(found) == 1:
         return found[0]
     if not found:
         raise DatasetError(f"no data.yaml in '{printable(str(path))}'")
-    listed = ", ".join(printable(entry.name) for entry in found[:5])
+    listed = ", ".join(relative_name(entry, path) for entry in found[:5])
     raise DatasetError(f"several .yaml files, none named data.yaml: {listed}; name the one meant")
 
 

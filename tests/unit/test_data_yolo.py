@@ -83,6 +83,31 @@ def test_absolute_splits_work_inside_the_data_set(tmp_path: Path):
 @pytest.mark.parametrize(
     "splits",
     [
+        "path: ..\ntrain: images/train\nval: images/val\n",
+        "path: {folder}\ntrain: images/train\nval: images/val\n",
+        "train: ../images/train\nval: ../images/val\n",
+        "train: [../images/train]\nval: {folder}/images/val\n",
+        "train: ../train.txt\nval: ../images/val\n",
+    ],
+)
+def test_images_may_lie_above_the_yaml_in_the_folder_that_is_registered(
+    tmp_path: Path, splits: str
+):
+    make_yolo(tmp_path)
+    (tmp_path / "train.txt").write_text("".join(f"./images/train/{i}.png\n" for i in range(3)))
+    (tmp_path / "data.yaml").unlink()
+    (tmp_path / "cfg").mkdir()
+    write_yaml(tmp_path / "cfg", splits=splits.format(folder=tmp_path))
+    data = read(tmp_path)
+    assert {split: len(images) for split, images in data.splits.items()} == {"train": 3, "val": 3}
+    assert all(data.find_label(image) for images in data.splits.values() for image in images)
+    with pytest.raises(DatasetError):  # registered alone, it leads out
+        read(tmp_path / "cfg" / "data.yaml")
+
+
+@pytest.mark.parametrize(
+    "splits",
+    [
         "path: /etc\ntrain: .\nval: .\n",
         "path: /absent\ntrain: .\nval: .\n",
         "train: /etc\nval: images/val\n",
