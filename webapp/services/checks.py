@@ -47,7 +47,8 @@ class Check:
 
     def begin(self, phase: Phase) -> None:
         """Enter a phase. Raises Conflict where the person who waits gave the look up."""
-        self._phase = phase
+        if self._id is not None:
+            self._phase = phase
         self._write(done=0, total=None)
 
     def __call__(self, done: int, total: int | None) -> None:

@@ -95,7 +95,7 @@ def sweep() -> None:
                 os.close(lock)
 
 
-def sweep_in_background(app: Flask) -> None:
+def sweep_in_background(app: Flask) -> threading.Thread:
     """Settle what is left while the server starts serving; a database that is away can wait."""
 
     def work() -> None:
@@ -105,7 +105,9 @@ def sweep_in_background(app: Flask) -> None:
             except OperationalError as error:
                 logger.warning("uploads are swept with the next one", exc_info=error)
 
-    threading.Thread(target=work, name="sweep-uploads", daemon=True).start()
+    thread = threading.Thread(target=work, name="sweep-uploads", daemon=True)
+    thread.start()
+    return thread
 
 
 def holds(path: Path) -> bool:
