@@ -82,6 +82,8 @@ def export(job: TrainingJob, predictor: Predictor, format: ExportFormat) -> Expo
             f"{job.model_name} cannot be exported to {format}: {_first_line(error)}",
             hint="Try the other format, or load the checkpoint in the library itself.",
         ) from error
+    # Without its parents: the folder of a job that was deleted meanwhile must not come back.
+    (job.output_dir / FOLDER).mkdir(exist_ok=True)
     path = job.output_dir / FOLDER / f"{_file_name(job.model_name)}.{_SUFFIXES[format]}"
     write_atomically(path, lambda stream: stream.write(content))
     return Exported(path, differences)

@@ -6,6 +6,7 @@ The pictures are kept where PICTURES_OF_TRAINED names a folder.
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from tests.e2e.dashboard_server import Dashboard
 from tests.e2e.test_dashboard_accessibility import findings
 from tests.e2e.trained_job import TrainedJob
 
+FOUND = re.compile(r"The image with [1-9] found: ")
 PICTURES = os.environ.get("PICTURES_OF_TRAINED")
 
 
@@ -78,7 +80,7 @@ def test_a_person_tries_the_model_and_exports_it(
         expect(page.locator("#try-told")).to_contain_text("the model took 12 ms")
         found = page.locator("#try-list li")
         expect(found.first).to_contain_text("90.0 %")
-        expect(page.locator("#try-canvas")).to_have_attribute("aria-label", found_in_words())
+        expect(page.locator("#try-canvas")).to_have_attribute("aria-label", FOUND)
         page.locator("#try-threshold input").fill("0.95")
         expect(page.locator("#try-list")).to_have_text("Nothing was found with this score.")
 
@@ -98,12 +100,6 @@ def test_a_person_tries_the_model_and_exports_it(
 
     page.locator("#model-card summary").click()
     expect(page.locator("#model-card pre")).to_contain_text("To be filled in by a person")
-
-
-def found_in_words() -> object:
-    import re
-
-    return re.compile(r"The image with [1-9] found: ")
 
 
 def test_an_image_that_cannot_be_read_is_told_of(
@@ -145,7 +141,8 @@ def test_axe_finds_nothing_and_nothing_is_cut_off(
     assert findings(page) == []
     keep(page, f"{task_type}-dark")
     page.set_viewport_size({"width": 390, "height": 800})
-    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    # The charts follow the new width in a moment.
+    page.wait_for_function("document.documentElement.scrollWidth <= 390")
     keep(page, f"{task_type}-narrow")
 
 

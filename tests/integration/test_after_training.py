@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -115,12 +117,24 @@ def test_a_trained_job_is_evaluated_described_asked_and_exported(
         card = call("GET", f"{job.id}/artifacts/model_card.md").text
         assert "test\\_resnet" in card
         assert "### Evaluation of the best model: val" in card
+        the_cards_code_loads_the_model(there, job, card)
 
         a_prediction_agrees_with_the_adapter(there, job, call)
         if mode == "by_subprocess":
             the_deployed_web_process_predicts(there, job, call)
         what_is_no_image_is_refused(job, call)
         both_exports_become_artifacts(there, job, call)
+
+
+def the_cards_code_loads_the_model(there: Instance, job: Job, card: str) -> None:
+    """What a person copies from the card into a notebook works, in plain timm."""
+    found = re.search(r"```python\n(.*?)```", card, re.DOTALL)
+    assert found is not None
+    names: dict[str, Any] = {}
+    with contextlib.chdir(there.home / "outputs" / wire.job_folder(job.id)):
+        exec(found[1], names)
+    with Image.new("RGB", (80, 60)) as image:
+        assert names["model"](names["transform"](image)[None]).shape == (1, 3)
 
 
 def a_prediction_agrees_with_the_adapter(there: Instance, job: Job, call: Caller) -> None:
