@@ -16,6 +16,7 @@ import threading
 import time
 import traceback
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,15 @@ import adapters.ultralytics_training.offline as offline
 from adapters.batch_size import shrinking
 from adapters.checkpoints import remove_leftovers
 from adapters.contract import Best, ContractError, ErrorKind, Reporter, Result, TrainingJob
+from adapters.data.content import Content
 from adapters.data.description import DatasetError
 from adapters.prediction import Predictor
+from adapters.ranks import Rank, devices_of, on_ranks
 from adapters.ultralytics_training.checkpoint import STATE_KEY
 from adapters.ultralytics_training.errors import as_training_error
 from adapters.ultralytics_training.metrics import validation_loss
 from adapters.ultralytics_training.models import RTDETR
+from adapters.ultralytics_training.parallel import tell_library
 from adapters.ultralytics_training.plan import (
     DATA_YAML,
     PRECISIONS,
@@ -46,7 +50,7 @@ from adapters.ultralytics_training.predictor import load_predictor
 from adapters.ultralytics_training.report import StopNow, TrainerReport
 from adapters.ultralytics_training.sizing import fitting_batch_size
 from adapters.ultralytics_training.trainer import CheckpointingTrainer, Plan, make_trainer
-from adapters.ultralytics_training.view import write_description, write_view
+from adapters.ultralytics_training.view import described, write_description, write_view
 from adapters.ultralytics_training.weights import initial_file, pretrained_file
 
 _PLOT_SECONDS = 60.0  # the longest wait for a drawing thread
@@ -63,7 +67,12 @@ class UltralyticsAdapter:
             raise ContractError(f"job {job.id} has no output_dir: call placed() first")
         with offline.library_log(reporter.log):
             try:
-                return _Attempt(job, reporter).run()
+                check_job(job)
+                devices = devices_of(job.compute_device)
+                if len(devices) == 1:
+                    return _Attempt(job, reporter, Rank(devices[0])).run()
+                work = partial(_train_as, job)
+                return on_ranks(work, job=job, reporter=reporter, devices=devices)
             except Exception as error:
                 failure = as_training_error(error, job)
                 if failure.kind is ErrorKind.FRAMEWORK:
@@ -76,14 +85,22 @@ class UltralyticsAdapter:
         return load_predictor(job)
 
 
+def _train_as(job: TrainingJob, rank: Rank, reporter: Reporter) -> Result:
+    """Be one of the processes that train a job together."""
+    tell_library(rank)
+    with offline.library_log(reporter.log):
+        return _Attempt(job, reporter, rank).run()
+
+
 class _Attempt:
     """One attempt, from the checked job to its result."""
 
-    def __init__(self, job: TrainingJob, reporter: Reporter) -> None:
+    def __init__(self, job: TrainingJob, reporter: Reporter, rank: Rank) -> None:
         assert job.output_dir is not None
         self._job = job
         self._reporter = reporter
-        self._report = TrainerReport(job, reporter, clock=time.monotonic)
+        self._rank = rank
+        self._report = TrainerReport(job, reporter, clock=time.monotonic, rank=rank)
         self._folder = job.output_dir / "ultralytics"
         self._model, self._options = check_job(job)
         rtdetr = self._model.head == RTDETR
@@ -113,23 +130,32 @@ class _Attempt:
                 self._report.save_midway(self._trainer)
         finally:
             self._close()
-            shutil.rmtree(self._view, ignore_errors=True)
+            if self._rank.number == 0:
+                shutil.rmtree(self._view, ignore_errors=True)
         return self._result()
 
     def _prepare(self) -> None:
         """Make what the library reads: its view of the data set and the weights to begin with."""
+        content = read_content(self._job)
+        if self._rank.number == 0:
+            self._write_files(content)
+        self._rank.agree(None)  # the others find them
+        self._data = described(content, self._view)
+        self._train_images = len(content.splits["train"])
+        if self._resume is None:
+            self._weights = self._rank.first(self._first_weights)
+
+    def _write_files(self, content: Content) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         remove_leftovers(self._job.checkpoints_dir)
+        if self._resume is None:
+            (self._folder / "results.csv").unlink(missing_ok=True)
         self._tell_whether_resumed()
-        content = read_content(self._job)
         try:
-            self._data = write_view(content, self._view, still_wanted=self._report.check_stop)
+            write_view(content, self._view, still_wanted=self._report.check_stop)
         except DatasetError as error:
             raise invalid_data(error) from error
         write_description(content, self._folder / DATA_YAML)
-        self._train_images = len(content.splits["train"])
-        if self._resume is None:
-            self._weights = self._first_weights()
 
     def _first_weights(self) -> Path | None:
         if self._job.initial_dir is not None:
@@ -146,7 +172,8 @@ class _Attempt:
             # Pictures are drawn in threads; a file is told of when it is whole.
             for thread in set(threading.enumerate()) - threads:
                 thread.join(_PLOT_SECONDS)
-        self._tell_files()
+        if self._rank.number == 0:
+            self._tell_files()
 
     def _train_what_fits(self) -> None:
         """Train with the largest batch that fits, with a smaller one where it does not, after all.
@@ -195,6 +222,7 @@ class _Attempt:
             resume=self._resume,
             callbacks=self._report.callbacks(),
             still_wanted=self._report.check_stop,
+            rank=self._rank,
         )
 
     def _tell_whether_resumed(self) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import RandomSampler, SequentialSampler
 
 import adapters.ultralytics_training.offline  # noqa: F401
+from adapters.ranks import Rank
 
 # isort: split
 from ultralytics.data import dataset as library_dataset
@@ -26,10 +27,12 @@ class EpochBatches:
     nobody can tell where it stands between two epochs.
     """
 
-    def __init__(self, count: int, *, batch_size: int, seed: int) -> None:
-        self._count = count
+    def __init__(self, count: int, *, batch_size: int, seed: int, rank: Rank) -> None:
+        self._images = count
+        self._count = -(-count // rank.total)  # of this rank; some images are repeated for it
         self._batch_size = batch_size
         self._seed = seed
+        self._rank = rank
         self._epoch = 0
         self._first = 0
 
@@ -42,7 +45,9 @@ class EpochBatches:
 
     def __iter__(self) -> Iterator[list[int]]:
         generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self._epoch)
-        order = torch.randperm(self._count, generator=generator).tolist()
+        order = torch.randperm(self._images, generator=generator).tolist()
+        if self._rank.total > 1:
+            order = (order + order)[self._rank.number :: self._rank.total][: self._count]
         first, self._first = self._first, 0
         self._epoch += 1
         for start in range(first * self._batch_size, self._count, self._batch_size):
@@ -62,11 +67,11 @@ class ResumableLoader(InfiniteDataLoader):  # type: ignore[misc]
             yield next(self.iterator)
 
 
-def make_resumable(loader: InfiniteDataLoader, *, seed: int) -> ResumableLoader:
+def make_resumable(loader: InfiniteDataLoader, *, seed: int, rank: Rank) -> ResumableLoader:
     """Turn a training loader of the library's into one that can begin anywhere."""
     loader.__class__ = ResumableLoader
     loader.batch_sampler.sampler = EpochBatches(
-        len(loader.dataset), batch_size=loader.batch_size, seed=seed
+        len(loader.dataset), batch_size=loader.batch_size, seed=seed, rank=rank
     )
     return loader
 

@@ -125,7 +125,13 @@ class _LineHandler(logging.Handler):
     """Passes the library's lines on, without colours and without its tables and banners."""
 
     _KEPT = ("Transferred", "Remapped", "Class weights", "EarlyStopping")
-    _KEPT_ANYWHERE = ("ignoring corrupt", "ignoring image", "corrupt JPEG", "duplicate labels")
+    _KEPT_ANYWHERE = (
+        "ignoring corrupt",
+        "ignoring image",
+        "corrupt JPEG",
+        "duplicate labels",
+        "with parameter groups",
+    )
     _MOST_LINES = 50
 
     def __init__(self, write: Callable[[str], None]) -> None:

@@ -16,6 +16,7 @@ from adapters.data.content import Content
 from adapters.data.description import DatasetError
 from adapters.data.reading import read_for
 from adapters.frameworks import framework_info
+from adapters.ranks import devices_of
 from adapters.schemas.ultralytics import (
     DEFAULT_OPTIMIZER,
     IMAGE_SIZE_STEP,
@@ -30,6 +31,7 @@ from adapters.ultralytics_training.models import (
     PackagedModel,
     packaged_models,
 )
+from adapters.ultralytics_training.parallel import library_device
 from adapters.ultralytics_training.speed import cpu_computes_in_bf16
 
 DATA_YAML = "data.yaml"
@@ -73,6 +75,17 @@ def check_job(job: TrainingJob) -> tuple[PackagedModel, UltralyticsHyperparamete
 
 
 def _check_numbers(job: TrainingJob) -> None:
+    devices = len(devices_of(job.compute_device))
+    if devices > 1 and job.batch_size == 0:
+        raise _unsupported(
+            "Ultralytics finds the largest batch on one GPU only: give a batch_size for all "
+            f"{devices} of them together"
+        )
+    if devices > 1 and job.batch_size % devices:
+        raise _unsupported(
+            f"batch_size {job.batch_size} cannot be shared by {devices} devices; it must be a "
+            f"multiple of {devices}"
+        )
     if _optimizer(job) not in OPTIMIZERS:
         raise _unsupported(
             f"'{job.optimizer}' is no optimizer of Ultralytics; it has {', '.join(OPTIMIZERS)}"
@@ -151,7 +164,7 @@ def library_arguments(
         "warmup_bias_lr": bias_rate,
         "nbs": options.nbs or batch_size,
         "seed": job.seed,
-        "device": job.compute_device,
+        "device": library_device(job.compute_device),
         "amp": precision,
         "auto_augment": None if options.auto_augment == "none" else options.auto_augment,
         "freeze": options.freeze or None,

@@ -20,6 +20,7 @@ from PIL import Image
 import adapters.ultralytics_training.offline as offline
 from adapters.contract import ErrorKind, TaskType, TrainingError, TrainingJob
 from adapters.prediction import FoundObject, Network, Prediction
+from adapters.ranks import devices_of
 from adapters.ultralytics_training.exported import exported_network
 from adapters.ultralytics_training.models import LIBRARY_TASKS, RTDETR, PackagedModel
 from adapters.ultralytics_training.plan import check_job, image_size
@@ -89,7 +90,7 @@ def load_predictor(job: TrainingJob) -> UltralyticsPredictor:
             "task": LIBRARY_TASKS[job.task_type],
             "mode": "predict",
             "imgsz": image_size(job),
-            "device": job.compute_device.partition(",")[0],
+            "device": devices_of(job.compute_device)[0],
             "conf": _LEAST_SCORE_OF_OUTLINES if outlines else _LEAST_SCORE,
             "iou": options.iou,
             "max_det": min(options.max_det, _MOST_MASKS) if masks else options.max_det,

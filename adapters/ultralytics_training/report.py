@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from adapters.contract import AdapterError, Reporter, StopReason, TrainingJob
+from adapters.ranks import Rank
 from adapters.ultralytics_training.metrics import shared_names
 
 # A kill costs at most this much of a long epoch.
@@ -23,8 +24,11 @@ class StopNow(AdapterError):
 class TrainerReport:
     """Follows one training: progress and stops at every batch, metrics once an epoch."""
 
-    def __init__(self, job: TrainingJob, reporter: Reporter, *, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, job: TrainingJob, reporter: Reporter, *, clock: Callable[[], float], rank: Rank
+    ) -> None:
         self._job = job
+        self._rank = rank
         self._reporter = reporter
         self._clock = clock
         self.stopped: StopReason | None = None
@@ -49,8 +53,17 @@ class TrainerReport:
         }
 
     def check_stop(self) -> None:
-        """Raise StopNow where the child is to end before the epoch does."""
-        reason = self._reporter.should_stop()
+        """Raise StopNow where the child is to end before the epoch does.
+
+        Ranks that train together can only leave at the same batch: not here.
+        """
+        if self._rank.total == 1:
+            self._obey(self._reporter.should_stop())
+
+    def _stop_together(self) -> None:
+        self._obey(self._rank.agree(self._reporter.should_stop()))
+
+    def _obey(self, reason: StopReason | None) -> None:
         if reason in (StopReason.NOW, StopReason.SHUTDOWN):
             raise StopNow(reason)
 
@@ -66,14 +79,14 @@ class TrainerReport:
         self._rate = None
         self._started = self._saved_at = self._clock()
         self._tell_progress(trainer)
-        self.check_stop()
+        self._stop_together()
 
     def _batch_trained(self, trainer: Any) -> None:
         self.step += 1
         now = self._clock()
         self._rate = _images_trained(trainer, self.step) / max(now - self._started, 1e-9)
         self._tell_progress(trainer)
-        self.check_stop()
+        self._stop_together()
         if now - self._saved_at > MIDWAY_SECONDS:
             self._saved_at = now
             self.save_midway(trainer)
@@ -152,8 +165,8 @@ def _learning_rate(optimizer: Any) -> float:
 def _images_trained(trainer: Any, step: int) -> int:
     """Return the images of an epoch that were trained here, not before an interruption."""
     loader = trainer.train_loader
-    first = loader.first_batch * loader.batch_size
-    return min(step * loader.batch_size, len(loader.dataset)) - first
+    batch = loader.batch_size * trainer.rank.total
+    return min(step * batch, len(loader.dataset)) - loader.first_batch * batch
 
 
 def _line(epoch: int, epochs: int, values: Mapping[str, float]) -> str:

@@ -14,6 +14,7 @@ import torch
 
 import adapters.ultralytics_training.offline as offline
 from adapters.contract import ACCURACY_METRIC, Best, ErrorKind, TaskType, TrainingError
+from adapters.ranks import Rank
 from adapters.ultralytics_training.checkpoint import (
     STATE_KEY,
     inference_content,
@@ -46,7 +47,7 @@ from ultralytics.models.yolo.segment import SegmentationTrainer
 from ultralytics.models.yolo.semantic import SemanticSegmentationTrainer
 from ultralytics.utils import IterableSimpleNamespace
 from ultralytics.utils.callbacks import get_default_callbacks
-from ultralytics.utils.torch_utils import unwrap_model
+from ultralytics.utils.torch_utils import get_torch_device_backend, init_seeds, unwrap_model
 
 EPOCH_METRICS = "on_epoch_metrics"  # our callback: an epoch is measured, not yet in a checkpoint
 
@@ -63,6 +64,7 @@ class Plan:
     resume: Mapping[str, Any] | None = None  # a checkpoint to go on from
     callbacks: Mapping[str, Callable[[Any], None]] = field(default_factory=dict)
     still_wanted: Callable[[], None] = lambda: None  # called as images are looked at; may raise
+    rank: Rank = field(default_factory=Rank)
 
 
 class CheckpointingTrainer(BaseTrainer):  # type: ignore[misc]
@@ -74,9 +76,11 @@ class CheckpointingTrainer(BaseTrainer):  # type: ignore[misc]
     args: IterableSimpleNamespace
     wdir: Path
     tloss: Any
+    world_size: int
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
+        self.rank = plan.rank
         self.best_epoch: Best | None = None
         self.epochs_completed = 0
         self._carried: Mapping[str, Any] | None = None
@@ -86,9 +90,18 @@ class CheckpointingTrainer(BaseTrainer):  # type: ignore[misc]
             callbacks[event].append(callback)
         offline.keep_threads()
         super().__init__(overrides=dict(plan.arguments), _callbacks=callbacks)
-        self.wdir.rmdir()  # the library's own folder for checkpoints
+        if self.rank.total > 1:
+            self.world_size = self.rank.total  # on a CPU the library counts none
+        if self.rank.number == 0:
+            self.wdir.rmdir()  # the library's own folder for checkpoints
         self.wdir = plan.checkpoints
         self.last, self.best = self.wdir / "last.pt", self.wdir / "best.pt"
+
+    def _setup_ddp(self) -> None:
+        """Take the device of this rank, which has met the others already."""
+        self.device = torch.device(self.rank.device)
+        if self.device.type == "cuda":
+            self.accelerator = get_torch_device_backend(self.device)
 
     def check_resume(self, overrides: dict[str, Any]) -> None:
         """Take the arguments from the job, never from a checkpoint."""
@@ -133,7 +146,7 @@ class CheckpointingTrainer(BaseTrainer):  # type: ignore[misc]
         loader = super().get_dataloader(dataset_path, batch_size, rank, mode)
         if mode != "train":
             return make_sequential(loader)
-        return make_resumable(loader, seed=self.args.seed)
+        return make_resumable(loader, seed=self.args.seed, rank=self.rank)
 
     def resume_training(self, ckpt: Mapping[str, Any] | None) -> None:
         """Go on where a checkpoint ends; the library's own way begins from the averaged model."""
@@ -168,8 +181,11 @@ class CheckpointingTrainer(BaseTrainer):  # type: ignore[misc]
         trained = state["batches"] * self._plan.resume["train_args"]["batch"]
         batch = trained // self.args.batch
         begin_at(self.train_loader, epoch=self.start_epoch, batch=batch)
-        restore_mosaic_buffer(self.train_loader, state["mosaic_buffer"])
-        set_random_states(state["random"], self.device)
+        if self.rank.total > 1:  # the states are rank 0's: draws of their own for each
+            init_seeds(self.args.seed + 1 + self.rank.number + 1009 * (self.start_epoch + batch))
+        else:
+            restore_mosaic_buffer(self.train_loader, state["mosaic_buffer"])
+            set_random_states(state["random"], self.device)
         self._carried = state["losses"] and self._plan.resume
 
     def carry_over(self) -> None:
@@ -206,7 +222,11 @@ class CheckpointingTrainer(BaseTrainer):  # type: ignore[misc]
 
     def save_midway(self, batches: int) -> bool:
         """Write last.pt after some batches of an epoch; return whether there was something new."""
-        if not batches or (self.loss is not None and not torch.isfinite(self.loss)):
+        if (
+            self.rank.number
+            or not batches
+            or (self.loss is not None and not torch.isfinite(self.loss))
+        ):
             return False
         content = resumable_content(
             self,

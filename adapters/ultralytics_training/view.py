@@ -56,7 +56,7 @@ def write_view(
         if not content.splits.get(split):
             raise DatasetError(f"the data set has no images in its split '{split}'")
         _write_split(content, split, folder, still_wanted)
-    return _described(content, folder)
+    return described(content, folder)
 
 
 def write_description(content: Content, path: Path) -> None:
@@ -76,7 +76,9 @@ def _json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _described(content: Content, folder: Path) -> dict[str, Any]:
+def described(content: Content, folder: Path) -> dict[str, Any]:
+    """Return what Ultralytics calls the data that was written below a folder."""
+    folder = folder.absolute()
     images = folder
     if content.task_type != TaskType.IMAGE_CLASSIFICATION:
         images = folder / "images"

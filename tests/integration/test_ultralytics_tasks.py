@@ -409,3 +409,32 @@ def test_a_checkpoint_of_another_model_is_not_loaded(
     other = dataclasses.replace(run.job, model_name="yolov8n")
     with pytest.raises(TrainingError, match="is not of the model 'yolov8n'"):
         get_adapter("ultralytics").load(other)
+
+
+def test_two_processes_train_one_model_stop_together_and_go_on(
+    folder: Path, tmp_path: Path
+) -> None:
+    """On two CPU processes what is done on two GPUs, with Gloo in place of NCCL."""
+    case = CASES[0]
+    job = _job(case, folder, tmp_path / "out", compute_device="cpu*2")
+    stopped = _train(job, ListReporter(_stop_at(StopReason.NOW, epoch=2, step=1)))
+    assert stopped.result.stopped is StopReason.NOW
+    assert [epoch for epoch, _ in stopped.reporter.measured] == [1]
+    steps = {p["steps"] for p in stopped.reporter.progressed if p.get("phase", "train") == "train"}
+    assert steps == {3}  # of 12 images, 4 a step and 2 of them in each process
+    resumed = _train(dataclasses.replace(job, resume=True))
+    assert resumed.reporter.progressed[0]["step"] in (1, 2)
+    assert [epoch for epoch, _ in resumed.reporter.measured] == [2]
+    assert resumed.result.epochs_completed == 2
+    assert get_adapter("ultralytics").load(job).predict(_images(job.dataset_path))
+
+
+@pytest.mark.parametrize(
+    ("size", "told"), [(0, "on one GPU only"), (5, "cannot be shared by 2 devices")]
+)
+def test_a_batch_that_several_devices_cannot_share_is_refused(
+    folder: Path, tmp_path: Path, size: int, told: str
+) -> None:
+    job = _job(CASES[0], folder, tmp_path / "out", compute_device="cpu*2", batch_size=size)
+    with pytest.raises(TrainingError, match=told):
+        _train(job)
