@@ -181,3 +181,12 @@ def test_the_form_is_accessible_with_all_of_it_open(
     page.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true })")
     found = Axe().run(page)
     assert found.violations_count == 0, found.generate_report()
+
+
+def test_a_jobs_page_says_what_is_odd_in_its_data(page: Page, dashboard: Dashboard) -> None:
+    warning = {"severity": "warning", "code": "x", "file": None, "line": None, "message": "Odd."}
+    project_id = open_form(page, dashboard, "Odd data", problems=[warning])
+    page.goto(f"/jobs/{dashboard.job(project_id, 'odd')}")
+    page.get_by_text("The data set has 1 warning").click()
+    expect(page.get_by_text("Odd.")).to_be_visible()
+    picture(page, "job-warnings")

@@ -79,6 +79,7 @@ def job(job_id: int) -> ResponseReturnValue:
         project=of_project,
         can_edit=may_edit(of_project),
         job=shown([found])[0],
+        dataset_warnings=labels.dataset_warnings(found),
         **parts,
     )
 

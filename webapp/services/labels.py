@@ -7,6 +7,7 @@ from pathlib import PurePath
 
 from sqlalchemy import select
 
+from adapters.data.description import Severity
 from webapp.extensions import db
 from webapp.models import Dataset, Job, User
 
@@ -25,3 +26,11 @@ def creator_names(jobs: Sequence[Job]) -> dict[int, str]:
     query = select(User.id, User.name).where(User.id.in_(wanted))
     known = {row.id: row.name for row in db.session.execute(query)} if wanted else {}
     return {job.id: known[job.created_by] for job in jobs if job.created_by in known}
+
+
+def dataset_warnings(job: Job) -> list[str]:
+    """Return what is odd in a job's data set, as far as it is registered and unchanged."""
+    dataset = db.session.get(Dataset, job.dataset_id) if job.dataset_id is not None else None
+    if dataset is None or dataset.fingerprint != job.dataset_fingerprint:
+        return []
+    return [p["message"] for p in dataset.problems if p["severity"] == Severity.WARNING]
