@@ -114,9 +114,13 @@ function cell(row, column) {
 function confused(told) {
   const pairs = told.most_confused.slice(0, 8);
   if (!pairs.length) return [];
-  const items = pairs.map(({ truth, predicted, count }) =>
-    el("li", {}, `${truth} taken for ${predicted}: ${count.toLocaleString("en")}`),
-  );
+  const ofObjects = told.columns.includes("ap50"); // there the background is no class
+  const words = ({ truth, predicted }) => {
+    if (ofObjects && predicted === "background") return `${truth} missed`;
+    if (ofObjects && truth === "background") return `${predicted} found where there is none`;
+    return `${truth} taken for ${predicted}`;
+  };
+  const items = pairs.map((pair) => el("li", {}, `${words(pair)}: ${pair.count.toLocaleString("en")}`));
   return [titled("Most often confused", el("ul", { className: "small" }, ...items))];
 }
 
