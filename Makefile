@@ -7,7 +7,7 @@ export VENV
 export MODELYARD_HOME ?= $(CURDIR)/.modelyard
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev up demo test check lint format types unit integration bench-recorder catalog clean distclean
+.PHONY: help install install-dev up demo test check lint format types unit integration chaos bench-recorder catalog clean distclean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ exact-resume: install-dev ## Interrupt timm jobs at random, TIMES=20 of them; FI
 format: install-dev ## Format the code and mend what the linter can
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
+
+chaos: install-dev ## Kill at random while 30 jobs train: MINUTES=10 SEED=0 DATABASE=sqlite
+	@$(BIN)/python -m tests.faults.chaos --minutes $(or $(MINUTES),10) --seed $(or $(SEED),0) --database $(or $(DATABASE),sqlite)
 
 bench-recorder: install-dev ## Measure how fast the recorder catches up, on both databases
 	@scripts/test-needs

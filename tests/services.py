@@ -7,6 +7,7 @@ that started it, so an interrupted test run leaves nothing behind.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -70,11 +71,28 @@ class RedisService:
         redis_server.wait_until_ready(
             self.url, timeout_seconds=10, alive=lambda: process.poll() is None
         )
+        with self.client() as client:
+            client.config_set("aof-timestamp-enabled", "yes")  # see forget()
 
     def kill(self) -> None:
         """End it as a power cut would."""
         self._signal(signal.SIGKILL)
         self.wait()
+
+    def forget(self, *, seconds: float | None) -> int:
+        """Cut the log of a killed server, as a power cut does; return how many bytes are lost.
+
+        ``seconds``: what it had written last, and perhaps not synced; None: everything.
+        """
+        assert self.process is not None
+        assert self.process.poll() is not None, "kill it first"
+        if seconds is None:
+            shutil.rmtree(self.server.folder / "appendonlydir")
+            return 0
+        [log] = self.server.folder.glob("appendonlydir/*.incr.aof")
+        size, kept = log.stat().st_size, _place_before(log, seconds)
+        os.truncate(log, kept)
+        return size - kept
 
     def freeze(self) -> None:
         self._signal(signal.SIGSTOP)
@@ -95,6 +113,14 @@ class RedisService:
     def _signal(self, number: signal.Signals) -> None:
         assert self.process is not None
         self.process.send_signal(number)
+
+
+def _place_before(log: Path, seconds: float) -> int:
+    """Return where in an append-only log its last seconds begin, by its own notes of the time."""
+    content = log.read_bytes()
+    notes = [(int(m[1]), m.start()) for m in re.finditer(rb"#TS:(\d+)\r\n", content)]
+    last = notes[-1][0]
+    return min(place for second, place in notes if second > last - seconds)
 
 
 class PostgresService:
@@ -137,6 +163,20 @@ class PostgresService:
         with psycopg.connect(self._dsn("postgres"), autocommit=True) as connection:
             connection.execute(f"CREATE DATABASE {name}")
         return f"postgresql+psycopg://modelyard@127.0.0.1:{self.port}/{name}"
+
+    def refuse(self, url: str) -> None:
+        """Let nobody into a database and throw out who is, as one that is away does."""
+        name = url.rsplit("/", 1)[1]
+        with psycopg.connect(self._dsn("postgres"), autocommit=True) as connection:
+            connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name]
+            )
+
+    def accept(self, url: str) -> None:
+        name = url.rsplit("/", 1)[1]
+        with psycopg.connect(self._dsn("postgres"), autocommit=True) as connection:
+            connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
 
     def drop_database(self, url: str) -> None:
         name = url.rsplit("/", 1)[1]

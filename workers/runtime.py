@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 CONTROL_TIMEOUT_SECONDS = 3.0
 TIDY_SECONDS = 10.0  # after the children's grace: to publish how they ended and to say goodbye
-HURRY_SECONDS = 3.0
+HURRY_SECONDS = 6.0  # usually one is enough: to kill, to write it down and to tell
 
 _current: Runtime | None = None
 

@@ -193,10 +193,7 @@ class Supervisor:
         if self._stop.without_grace or (wanted == Stop.SHUTDOWN and self._leash.paused):
             self._kill_at = self._clock()  # no time, or no one who could write a checkpoint
         if self._kill_at is not None and self._clock() >= self._kill_at:
-            try:
-                os.killpg(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                os.kill(pid, signal.SIGKILL)  # killed before it became leader of its group
+            _kill(pid)
 
     @staticmethod
     def _ask(pipes: SupervisorPipes, request: bytes) -> None:
@@ -219,6 +216,16 @@ class Supervisor:
 
     def _judge(self, exit_code: int | None) -> Ending:
         return judge(self._final, stop=self._asked, exit_code=exit_code)
+
+
+def _kill(pid: int) -> None:
+    """Kill a child and its group, also before it leads one; it may be gone already."""
+    for kill in (os.killpg, os.kill):
+        try:
+            kill(pid, signal.SIGKILL)
+            return
+        except ProcessLookupError:
+            continue
 
 
 def judge(final: Mapping[str, Any] | None, *, stop: Stop | None, exit_code: int | None) -> Ending:

@@ -97,6 +97,7 @@ class Chaos:
         self.environ = {**clean, **told, "PYTHONPATH": str(PLUGIN)}
         self.parts = [self._web(), *(self._recorder(n) for n in (1, 2))]
         self.parts += [self._worker(n) for n in (1, 2, 3)]
+        self.next_kind: str | None = None
         self.kills: Counter[str] = Counter()
         self.accepted: dict[int, str] = {}
 
@@ -180,11 +181,14 @@ class Chaos:
         for part in self.parts:
             part.tend()
 
-    def kill_something(self) -> None:
-        kind = self.random.choices(list(WEIGHTS), weights=list(WEIGHTS.values()))[0]
+    def kill_something(self) -> bool:
+        """Kill a part, once it is there; tell whether it was."""
+        kind = self.next_kind or self.random.choices([*WEIGHTS], [*WEIGHTS.values()])[0]
         down_seconds = self.random.uniform(0.2, 4.0)
-        if self._kill(kind, down_seconds):
-            self.kills[kind] += 1
+        killed = self._kill(kind, down_seconds)
+        self.next_kind = None if killed else kind
+        self.kills[kind] += killed
+        return killed
 
     def _kill(self, kind: str, down_seconds: float) -> bool:
         if kind == "redis":
@@ -211,8 +215,8 @@ class Chaos:
         while time.monotonic() < begun + seconds or len(self.accepted) < self.job_count:
             self.tend()
             if time.monotonic() >= next_kill and time.monotonic() < begun + seconds:
-                self.kill_something()
-                next_kill = time.monotonic() + self.random.uniform(1.0, 4.0)
+                pause = self.random.uniform(1.0, 4.0) if self.kill_something() else 0.2
+                next_kill = time.monotonic() + pause
             if time.monotonic() >= next_submit and len(self.accepted) < self.job_count:
                 self.submit()
                 next_submit += submit_every

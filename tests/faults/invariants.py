@@ -72,6 +72,9 @@ class Invariants:
         self._engine.dispose()
         return self.found
 
+    def all_ended(self) -> bool:
+        return all(job["status"] in ENDED for job in self._rows("SELECT status FROM jobs"))
+
     def _rows(self, statement: str, **values: Any) -> list[dict[str, Any]]:
         with self._engine.connect() as connection:
             rows = connection.execute(sa.text(statement), values).mappings()
@@ -160,14 +163,10 @@ class Invariants:
 
     def _check_redis(self) -> None:
         with self._redis.client() as client:
-            for key in client.scan_iter("modelyard:lease:*"):
-                self.found.leftovers.append(f"{key} is {client.get(key)}")
-            if waiting := client.xlen(wire.EVENT_STREAM):
-                self.found.leftovers.append(f"{waiting} events are in the stream")
             try:
-                wait_for(lambda: not _busy(client), timeout_seconds=CALM_SECONDS)
+                wait_for(lambda: not _left(client), timeout_seconds=CALM_SECONDS)
             except TimeoutError:
-                self.found.leftovers += [f"a worker is busy with {job}" for job in _busy(client)]
+                self.found.leftovers += _left(client)
 
     def _check_processes(self) -> None:
         for process in processes_of(self._home):
@@ -175,10 +174,17 @@ class Invariants:
                 self.found.orphans.append(f"{process.pid} {process.cmdline()}")
 
 
-def _busy(client: redis.Redis) -> list[Any]:
+def _left(client: redis.Redis) -> list[str]:
+    """Return what Redis still has of attempts: leases, events not recorded, slots that are busy."""
+    found = [f"{key} is {client.get(key)}" for key in client.scan_iter("modelyard:lease:*")]
+    if waiting := client.xlen(wire.EVENT_STREAM):
+        found.append(f"{waiting} events are in the stream")
     names: Any = client.zrange(wire.WORKERS_KEY, 0, -1)
-    texts = [client.get(wire.worker_key(name)) for name in names]
-    return [job for text in texts if text for job in json.loads(str(text))["jobs"]]
+    for name in names:
+        text = client.get(wire.worker_key(name))
+        if text and (jobs := json.loads(str(text))["jobs"]):
+            found.append(f"worker {name} is busy with {jobs}")
+    return found
 
 
 def _spans(path: Path) -> Iterator[tuple[float, float, str]]:

@@ -62,10 +62,9 @@ class Proxy:
         try:
             await self._open.wait()
             theirs, ours = await asyncio.open_connection("127.0.0.1", self._to_port)
+            await asyncio.gather(self._carry(reader, ours), self._carry(theirs, writer))
         except (OSError, asyncio.CancelledError):
             writer.close()
-            return
-        await asyncio.gather(self._carry(reader, ours), self._carry(theirs, writer))
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

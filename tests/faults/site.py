@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 from PIL import Image
 
+from adapters import wire
 from tests.factories import application, make_job
 from tests.services import RedisService, wait_for
 from tests.worker_service import Instance, job_is
@@ -25,14 +26,18 @@ PLUGIN = Path(__file__).parent / "plugin"
 class Site(Instance):
     """Recorder and workers as processes; the caller acts for the web process."""
 
-    def __init__(self, home: Path, *, database_url: str, redis: RedisService) -> None:
+    def __init__(
+        self, home: Path, *, database_url: str, redis: RedisService, lease_seconds: float
+    ) -> None:
         super().__init__(home, database_url=database_url, redis=redis)
         self.redis = redis
         self.database_url = database_url
+        self.lease_seconds = lease_seconds
+        self.expected: dict[int, str] = {}  # what becomes of each job
         self.environ |= {
             "PYTHONPATH": str(PLUGIN),
             "MODELYARD_THREADS": "0",  # no torch is imported to set them
-            "MODELYARD_MAX_ATTEMPTS": "100",  # the tests take more than a bad week does
+            "FAULTS_LEASE_SECONDS": str(lease_seconds),
         }
         make_images(self.data / "tiny")
 
@@ -45,12 +50,20 @@ class Site(Instance):
         wait_for(lambda: " ready." in log.read_text(), what=f"worker {name}")
         return process
 
-    def job(self, *, epochs: int, start: bool = True, **hyperparameters: Any) -> Job:
+    def job(
+        self,
+        *,
+        epochs: int,
+        start: bool = True,
+        becomes: str = "completed",
+        **hyperparameters: Any,
+    ) -> Job:
         """Make a job of the quick framework, and start it."""
         job = make_job(
             framework="quick", queue="quick", model_name="lcg", epochs=epochs,
             dataset_path=str(self.data / "tiny"), hyperparameters=hyperparameters,
         )  # fmt: skip
+        self.expected[job.id] = becomes
         if start:
             job_actions.start(job, actor="test")
         return job
@@ -66,10 +79,17 @@ class Site(Instance):
         """Return the processes that train or load data, whichever worker they belong to."""
         return [p for p in processes_of(self.home) if trains(p)]
 
+    def journal(self, job_id: int) -> str:
+        """Return what the job's attempts said, as the file beside its outputs has it."""
+        path = self.home / "outputs" / wire.job_folder(job_id) / wire.JOURNAL_NAME
+        return path.read_text() if path.exists() else ""
+
 
 @contextmanager
-def site(home: Path, *, database_url: str, redis: RedisService) -> Iterator[Site]:
-    there = Site(home, database_url=database_url, redis=redis)
+def site(
+    home: Path, *, database_url: str, redis: RedisService, lease_seconds: float = 8.0
+) -> Iterator[Site]:
+    there = Site(home, database_url=database_url, redis=redis, lease_seconds=lease_seconds)
     with application(there.environ):
         try:
             yield there

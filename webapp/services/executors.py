@@ -38,9 +38,8 @@ class CeleryExecutor:
 
     def start(self, job: Job) -> None:
         try:
-            broker.redis_client().set(
-                wire.fence_key(job.id), job.attempt, ex=wire.FENCE_TTL_SECONDS
-            )
+            # Only ever raised: of a job that has just ended, a late start must not train again.
+            _raise_fence(job.id, to=job.attempt)
         except redis.RedisError as error:
             raise Unavailable(f"The broker cannot be reached ({type(error).__name__})") from error
         broker.send(
@@ -127,13 +126,17 @@ def training_job(job: Job) -> TrainingJob:
 
 def refuse_attempt(job_id: int, attempt: int) -> None:
     """Raise the fence over an attempt that trains though it is over; its worker kills it."""
-    keys = [wire.fence_key(job_id)]
-    script = broker.redis_client().register_script(_RAISE_FENCE)
-    script(keys=keys, args=[attempt + 1, wire.FENCE_TTL_SECONDS])
+    _raise_fence(job_id, to=attempt + 1)
 
 
+# KEYS: fence. ARGV: attempt, seconds.
 _RAISE_FENCE = """
 if tonumber(redis.call('GET', KEYS[1]) or '0') < tonumber(ARGV[1]) then
   redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
 end
 """
+
+
+def _raise_fence(job_id: int, *, to: int) -> None:
+    script = broker.redis_client().register_script(_RAISE_FENCE)
+    script(keys=[wire.fence_key(job_id)], args=[to, wire.FENCE_TTL_SECONDS])

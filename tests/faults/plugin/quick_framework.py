@@ -42,6 +42,7 @@ class QuickHyperparameters(BaseModel):
 
     steps: int = Field(20, ge=1, description="Steps of an epoch")
     step_seconds: float = Field(0.01, ge=0, description="How long a step takes")
+    save_seconds: float = Field(0.0, ge=0, description="How long it takes to write a checkpoint")
     loaders: int = Field(0, ge=0, description="Processes beside the child, as data loaders are")
     deaf: bool = Field(False, description="Ignores every request and signal to stop")
     fails_at: int = Field(0, ge=0, description="The epoch in which it always fails; 0: never")
@@ -161,7 +162,7 @@ class _Training:
             time.sleep(3600)
 
     def _save(self) -> None:
-        _write(self.last, self.state)
+        _write(self.last, self.state, seconds=self.options.save_seconds)
         self.reporter.artifact(self.last, kind="checkpoint")
 
     def _span(self, what: str) -> None:
@@ -183,7 +184,12 @@ class _Training:
         )
 
 
-def _write(path: Path, state: dict[str, Any]) -> None:
-    beside = path.with_name(path.name + ".tmp")
-    beside.write_text(json.dumps(state))
+def _write(path: Path, state: dict[str, Any], *, seconds: float = 0.0) -> None:
+    """Write a checkpoint beside the last one, in two halves, and put it in its place."""
+    beside, text = path.with_name(path.name + ".tmp"), json.dumps(state)
+    with beside.open("w") as file:
+        file.write(text[: len(text) // 2])
+        file.flush()
+        time.sleep(seconds)
+        file.write(text[len(text) // 2 :])
     beside.replace(path)

@@ -1,0 +1,13 @@
+"""Run by every Python process that has this folder on its path: shortens leases where asked to.
+
+Most faults show the same with a lease of eight seconds as with one of thirty, four times sooner.
+"""
+
+import os
+
+if seconds := os.environ.get("FAULTS_LEASE_SECONDS"):
+    from adapters import wire
+
+    wire.LEASE_SECONDS = float(seconds)
+    wire.LEASE_RENEWAL_SECONDS = float(seconds) / 4
+    wire.LEASE_MARGIN_SECONDS = 1.0

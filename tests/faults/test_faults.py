@@ -1,0 +1,411 @@
+"""Each fault of a bad week, on real processes; afterwards the invariants are looked at."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import sqlalchemy as sa
+
+from adapters import wire
+from tests.faults.invariants import Invariants
+from tests.faults.proxy import Proxy
+from tests.faults.site import Site, ended, kill, site, training
+from tests.services import PostgresService, RedisService, wait_for
+from tests.worker_service import job_is
+from webapp.extensions import db
+from webapp.models import Attempt, Job, StatusChange
+from webapp.services import broker, executors, job_actions
+from webapp.services.job_actions import CancelMode
+
+
+@pytest.fixture
+def there(tmp_path: Path, redis_service: RedisService) -> Iterator[Site]:
+    url = f"sqlite:///{tmp_path / 'modelyard.db'}"
+    with site(tmp_path, database_url=url, redis=redis_service) as there:
+        there.recorder()
+        yield there
+        check(there)
+
+
+@pytest.fixture
+def proxy(redis_service: RedisService) -> Iterator[Proxy]:
+    with Proxy(to_port=redis_service.server.port) as proxy:
+        yield proxy
+
+
+def check(there: Site) -> None:
+    looks = Invariants(there.home, database_url=there.database_url, redis=there.redis)
+    wait_for(looks.all_ended, timeout_seconds=60, what="the end of every job")
+    assert looks.check(accepted=there.expected).all() == []
+
+
+def in_epoch(number: int) -> object:
+    return lambda job: job.progress and job.progress["epoch"] >= number
+
+
+def gone(processes: list[psutil.Process]) -> bool:
+    return not [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+
+
+def send_copy(job: Job, *, attempt: int) -> None:
+    message = executors.training_job(job).to_message() | {"attempt": attempt}
+    broker.send(message, queue=job.queue, task_id=wire.task_id(job.id, attempt), priority=4)
+
+
+# Messages.
+
+
+def test_copies_of_a_message_and_stale_ones_train_nothing(there: Site) -> None:
+    there.quick_worker("w1")
+    there.quick_worker("w2")
+    job, after = there.job(epochs=6), there.job(epochs=2)
+    send_copy(job, attempt=1)
+    send_copy(job, attempt=1)
+    there.wait(job, ended)
+    send_copy(job, attempt=1)
+    send_copy(job, attempt=0)
+    executors.get_executor().start(job)  # a reaper that read the job before it ended
+    last = there.job(epochs=2)
+    there.wait(after, ended)
+    there.wait(last, ended)
+    assert there.journal(job.id).count('"type":"started"') == 1
+
+
+def test_a_start_that_dies_between_commit_and_message_is_sent_by_the_reaper(there: Site) -> None:
+    job = there.job(epochs=2, start=False)
+    pid = os.fork()
+    if pid == 0:
+        db.engine.dispose(close=False)
+        executors.CeleryExecutor.start = lambda *_: os._exit(9)  # type: ignore[method-assign]
+        job_actions.start(job, actor="test")
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
+    assert job_is(job, lambda j: j.status == "queued")()
+    there.quick_worker("w1")
+    there.wait(job, ended, seconds=60)
+    assert job.attempt == 1
+
+
+# Redis.
+
+
+def test_every_connection_is_killed_in_mid_job(there: Site) -> None:
+    there.quick_worker("w1")
+    job = there.job(epochs=20)
+    there.wait(job, training)
+    with there.redis.client() as client:
+        for _ in range(5):
+            client.client_kill_filter(_type="normal", skipme=True)
+            client.client_kill_filter(_type="pubsub", skipme=True)
+            time.sleep(0.3)
+    there.wait(job, ended)
+    assert job.attempt == 1
+    after = there.job(epochs=1)
+    there.wait(after, ended, seconds=20)
+
+
+def test_a_redis_killed_with_jobs_queued_forgets_none(there: Site) -> None:
+    jobs = [there.job(epochs=2) for _ in range(3)]
+    there.redis.kill()
+    there.redis.start()
+    there.quick_worker("w1")
+    for job in jobs:
+        there.wait(job, ended, seconds=60)
+
+
+def test_a_redis_that_comes_back_empty_gets_the_jobs_again(there: Site) -> None:
+    jobs = [there.job(epochs=2) for _ in range(2)]
+    there.redis.kill()
+    there.redis.forget(seconds=None)
+    there.redis.start()
+    there.quick_worker("w1")
+    for job in jobs:
+        there.wait(job, ended, seconds=60)
+        assert job.attempt == 1
+
+
+def test_a_redis_frozen_and_killed_as_a_job_completes_hears_of_it_later(there: Site) -> None:
+    there.quick_worker("w1")
+    job = there.job(epochs=8)
+    there.wait(job, in_epoch(3))
+    there.redis.freeze()
+    wait_for(lambda: '"outcome":"completed"' in there.journal(job.id), what="the end of training")
+    there.redis.kill()
+    there.redis.start()
+    there.wait(job, ended)
+    assert (job.status, job.attempt) == ("completed", 1)
+
+
+@pytest.mark.parametrize("worker_lives", [True, False])
+def test_what_redis_lost_with_its_last_second_is_in_the_curve(
+    there: Site, worker_lives: bool
+) -> None:
+    worker = there.quick_worker("w1")
+    job = there.job(epochs=25)
+    there.wait(job, in_epoch(10))
+    there.redis.kill()
+    if not worker_lives:
+        kill(worker)
+    lost = there.redis.forget(seconds=1.0)
+    assert lost > 0
+    there.redis.start()
+    if not worker_lives:
+        there.quick_worker("w2")
+    there.wait(job, ended, seconds=60)
+    assert job.attempt == (1 if worker_lives else 2)
+
+
+def test_training_pauses_at_the_end_of_its_lease_and_goes_on_with_redis(there: Site) -> None:
+    there.quick_worker("w1")
+    job = there.job(epochs=80, step_seconds=0.01)
+    there.wait(job, training)
+    [child] = there.children()
+    there.redis.kill()
+    wait_for(lambda: child.status() == psutil.STATUS_STOPPED, what="the pause")
+    before = there.journal(job.id).count('"metrics"')
+    there.redis.start()
+    there.wait(job, ended, seconds=60)
+    assert (job.status, job.attempt) == ("completed", 1)
+    assert before < 80
+    assert "training is paused" in there.journal(job.id)
+
+
+def test_a_worker_cut_off_alone_has_its_child_dead_before_another_trains(
+    proxy: Proxy, there: Site
+) -> None:
+    url = there.redis.url.replace(str(there.redis.server.port), str(proxy.port))
+    cut_off = there.quick_worker("w1", REDIS_URL=url)
+    job = there.job(epochs=60, step_seconds=0.02)
+    there.wait(job, training)
+    children = there.children()
+    there.quick_worker("w2")
+    proxy.swallow()
+    there.wait(job, lambda j: j.attempt == 2 and j.status == "running", seconds=40)
+    proxy.heal()
+    wait_for(lambda: gone(children), timeout_seconds=30, what="the end of its child")
+    there.wait(job, ended, seconds=60)
+    assert job.worker == "w2"
+    assert cut_off.poll() is None
+    after = [there.job(epochs=10), there.job(epochs=10)]  # both workers take jobs again
+    for each in after:
+        there.wait(each, ended, seconds=45)
+    assert {each.worker for each in after} == {"w1", "w2"}
+
+
+# Processes.
+
+
+def test_the_job_of_a_killed_worker_goes_on_elsewhere(there: Site) -> None:
+    worker = there.quick_worker("w1")
+    job = there.job(epochs=30, loaders=1)
+    there.wait(job, in_epoch(5))
+    there.quick_worker("w2")
+    children = there.children()
+    assert len(children) == 2
+    kill(worker)
+    wait_for(lambda: gone(children), timeout_seconds=5, what="the end of its child")
+    there.wait(job, ended, seconds=60)
+    assert (job.attempt, job.lost_attempts, job.worker) == (2, 1, "w2")
+
+
+def test_a_killed_child_is_followed_by_one_that_goes_on(there: Site) -> None:
+    there.quick_worker("w1")
+    job = there.job(epochs=30, loaders=1)
+    there.wait(job, in_epoch(5))
+    children = there.children()
+    min(children, key=lambda p: p.pid).kill()
+    there.wait(job, ended)
+    assert (job.attempt, job.lost_attempts) == (2, 1)
+    assert gone(children)
+
+
+def test_a_child_that_always_dies_at_the_same_place_is_not_tried_for_ever(there: Site) -> None:
+    there.quick_worker("w1")
+    job = there.job(epochs=5, dies_at=2, becomes="failed")
+    there.wait(job, ended)
+    assert job.attempt == 3  # after a step, then twice before the first
+    assert job.error is not None
+    assert job.error["kind"] == "child_died"
+    assert "the same way at the same place twice" in job.error["message"]
+
+
+def test_of_two_recorders_the_second_takes_over_from_one_that_is_killed(
+    tmp_path: Path, redis_service: RedisService
+) -> None:
+    url = f"sqlite:///{tmp_path / 'modelyard.db'}"
+    with site(tmp_path, database_url=url, redis=redis_service) as there:
+        first = there.recorder()
+        there.quick_worker("w1")
+        job = there.job(epochs=30)
+        there.wait(job, training)
+        there.recorder()
+        kill(first)
+        there.wait(job, ended, seconds=45)
+        check(there)
+
+
+def test_a_worker_asked_to_end_hands_its_job_back_and_spends_no_attempt(there: Site) -> None:
+    for number in (1, 2, 3, 4):  # more often than attempts may be lost
+        worker = there.quick_worker(f"w{number}")
+        if number == 1:
+            job = there.job(epochs=40, step_seconds=0.02)
+        there.wait(job, lambda j: j.attempt == number and training(j))  # noqa: B023
+        worker.terminate()
+        assert worker.wait(15) == 0
+        there.wait(job, lambda j: j.status == "queued")
+    there.quick_worker("w5")
+    there.wait(job, ended, seconds=60)
+    assert (job.status, job.attempt, job.lost_attempts) == ("completed", 5, 0)
+
+
+def test_a_second_signal_ends_a_worker_at_once(there: Site) -> None:
+    worker = there.quick_worker("w1", MODELYARD_SHUTDOWN_GRACE_SECONDS="3000")
+    job = there.job(epochs=40, deaf=True, step_seconds=0.02)
+    there.wait(job, training)
+    children = there.children()
+    worker.terminate()
+    wait_for(lambda: "Warm shutdown" in there.logs(), what="the first signal's effect")
+    assert worker.poll() is None
+    asked = time.monotonic()
+    worker.terminate()
+    worker.wait(10)
+    assert time.monotonic() - asked < 10
+    assert gone(children)
+    there.quick_worker("w2")
+    there.wait(job, ended, seconds=60)
+    assert (job.status, job.attempt, job.lost_attempts) == ("completed", 2, 0)
+
+
+def test_a_worker_stopped_past_its_lease_wakes_to_a_dead_child_and_is_not_heard(
+    there: Site,
+) -> None:
+    worker = there.quick_worker("w1")
+    job = there.job(epochs=60, step_seconds=0.02)
+    there.wait(job, training)
+    there.quick_worker("w2")
+    children = there.children()
+    worker.send_signal(signal.SIGSTOP)
+    there.wait(job, lambda j: j.attempt == 2 and j.status == "running", seconds=40)
+    assert [p.status() for p in children] == [psutil.STATUS_STOPPED]  # nobody told it
+    worker.send_signal(signal.SIGCONT)
+    wait_for(lambda: gone(children), timeout_seconds=10, what="the end of its child")
+    there.wait(job, ended, seconds=60)
+    assert (job.status, job.attempt, job.worker) == ("completed", 2, "w2")
+    finished = [
+        json.loads(line) for line in there.journal(job.id).splitlines() if "finished" in line
+    ]
+    assert [event["attempt"] for event in finished if event["type"] == "finished"] == [2]
+
+
+# The database.
+
+
+def test_a_database_that_is_locked_for_a_while_loses_nothing(there: Site) -> None:
+    there.quick_worker("w1")
+    job = there.job(epochs=12)
+    there.wait(job, in_epoch(2))
+    engine = sa.create_engine(there.database_url)
+    job_id = job.id
+    db.session.remove()
+    with engine.connect() as connection:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        wait_for(lambda: '"outcome":"completed"' in there.journal(job_id), what="its end")
+        time.sleep(11)  # longer than a writer waits for SQLite's lock
+    engine.dispose()
+    job = db.session.get_one(Job, job_id)
+    there.wait(job, ended, seconds=45)
+    assert (job.status, job.attempt) == ("completed", 1)
+
+
+def test_a_postgres_that_goes_away_and_comes_back_loses_nothing(
+    tmp_path: Path,
+    redis_service: RedisService,
+    _postgres: PostgresService,  # noqa: PT019
+    postgres_url: str,
+) -> None:
+    with site(tmp_path, database_url=postgres_url, redis=redis_service) as there:
+        there.recorder()
+        there.quick_worker("w1")
+        job = there.job(epochs=15)
+        there.wait(job, in_epoch(2))
+        job_id = job.id
+        db.session.remove()
+        db.engine.dispose()
+        _postgres.refuse(postgres_url)
+        wait_for(lambda: '"outcome":"completed"' in there.journal(job_id), what="its end")
+        _postgres.accept(postgres_url)
+        job = db.session.get_one(Job, job_id)
+        there.wait(job, ended)
+        assert (job.status, job.attempt) == ("completed", 1)
+        check(there)
+
+
+# Cancels.
+
+
+def test_a_job_cancelled_while_it_waits_never_trains(there: Site) -> None:
+    job, after = there.job(epochs=2, becomes="cancelled"), there.job(epochs=2)
+    job_actions.cancel(job, mode=CancelMode.NOW, actor="test")
+    there.quick_worker("w1")
+    there.wait(after, ended)
+    assert there.journal(job.id) == ""
+
+
+@pytest.mark.parametrize("delay_seconds", [0.0, 0.02, 0.05, 0.1, 0.2])
+def test_a_job_cancelled_while_it_starts_ends_cancelled(there: Site, delay_seconds: float) -> None:
+    there.quick_worker("w1")
+    job = there.job(epochs=200, becomes="cancelled")
+    time.sleep(delay_seconds)
+    job_actions.cancel(job, mode=CancelMode.NOW, actor="test")
+    there.wait(job, ended, seconds=15)
+    assert job.status == "cancelled"
+    wait_for(lambda: not there.children(), timeout_seconds=5, what="no child")
+
+
+def test_a_job_cancelled_while_it_writes_a_checkpoint_has_a_whole_one(there: Site) -> None:
+    there.quick_worker("w1")
+    job = there.job(epochs=50, steps=2, save_seconds=1.0, becomes="cancelled")
+    checkpoints = there.home / "outputs" / wire.job_folder(job.id) / "checkpoints"
+    wait_for(lambda: (checkpoints / "last.json").exists(), what="a first checkpoint")
+    wait_for(lambda: (checkpoints / "last.json.tmp").exists(), what="the next one's beginning")
+    job_actions.cancel(job, mode=CancelMode.NOW, actor="test")
+    there.wait(job, ended, seconds=15)
+    assert job.status == "cancelled"
+    assert json.loads((checkpoints / "last.json").read_text())["epoch"] >= 2
+    job_actions.resume(job, actor="test")
+    there.wait(job, training)
+    job_actions.cancel(job, mode=CancelMode.KILL, actor="test")
+    there.wait(job, ended, seconds=15)
+    assert json.loads((checkpoints / "last.json").read_text())["epoch"] >= 2
+
+
+def test_a_child_that_ignores_every_signal_is_killed_after_its_grace(there: Site) -> None:
+    there.quick_worker("w1", MODELYARD_CANCEL_GRACE_SECONDS="2")
+    job = there.job(epochs=1000, deaf=True, loaders=2, becomes="cancelled")
+    there.wait(job, training)
+    children = there.children()
+    job_actions.cancel(job, mode=CancelMode.NOW, actor="test")
+    there.wait(job, ended, seconds=10)
+    assert gone(children)
+    after = there.job(epochs=1)
+    there.wait(after, ended)
+
+
+def test_the_history_tells_what_happened(there: Site) -> None:
+    worker = there.quick_worker("w1")
+    job = there.job(epochs=30)
+    there.wait(job, in_epoch(3))
+    kill(worker)
+    there.quick_worker("w2")
+    there.wait(job, ended, seconds=60)
+    rows = db.session.scalars(sa.select(StatusChange).filter_by(job_id=job.id))
+    told = [(c.status, c.actor.partition(":")[0], c.reason) for c in rows]
+    assert ("queued", "reaper", "worker w1 was lost") in told
+    assert db.session.get_one(Attempt, (job.id, 1)).outcome == "lost"
