@@ -34,7 +34,7 @@ STREAMS = 200
 class Server:
     """A gunicorn and, for what a worker would do, an application on the same database."""
 
-    def __init__(self, home: Path, database_url: str) -> None:
+    def __init__(self, home: Path, database_url: str, *, processes: int = 2) -> None:
         self.environ = {
             "MODELYARD_HOME": str(home),
             "DATABASE_URL": database_url,
@@ -48,7 +48,7 @@ class Server:
         self.port = free_port()
         self.process = subprocess.Popen(
             python(
-                "-m", "gunicorn", "webapp.wsgi:app", "-k", "gevent", "-w", "2",
+                "-m", "gunicorn", "webapp.wsgi:app", "-k", "gevent", "-w", str(processes),
                 "--worker-connections", "2000", "--graceful-timeout", "5", "--no-control-socket",
                 "--bind", f"127.0.0.1:{self.port}",
             ),
