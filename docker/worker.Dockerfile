@@ -1,4 +1,5 @@
-# A worker of one framework: --build-arg FRAMEWORK=timm or ultralytics (AGPL-3.0, see NOTICE).
+# A worker of one framework: --build-arg FRAMEWORK=timm, huggingface or ultralytics (AGPL-3.0,
+# see NOTICE).
 # torch brings CUDA with it; a GPU host needs the driver and NVIDIA's container toolkit.
 FROM python:3.11-slim-bookworm
 ARG FRAMEWORK=timm

@@ -33,8 +33,8 @@ SECRETS = {
     "MODELYARD_FLOWER_PASSWORD": "flower-secret",
 }
 OURS = ["release", "web", "recorder", "flower"]
-CPU_WORKERS = ["worker-timm", "worker-ultralytics"]
-GPU_WORKERS = ["worker-timm-gpu", "worker-ultralytics-gpu"]
+CPU_WORKERS = ["worker-timm", "worker-ultralytics", "worker-huggingface"]
+GPU_WORKERS = ["worker-timm-gpu", "worker-ultralytics-gpu", "worker-huggingface-gpu"]
 
 
 def compose(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:

@@ -47,7 +47,7 @@ def run(python: Path, *arguments: str, **environ: str) -> subprocess.CompletedPr
 def test_a_web_host_builds_the_application_without_torch(web_python: Path, tmp_path: Path) -> None:
     code = (
         "import sys, webapp; webapp.create_app(); "
-        "assert not {'torch', 'timm', 'ultralytics'} & set(sys.modules)"
+        "assert not {'torch', 'timm', 'ultralytics', 'transformers'} & set(sys.modules)"
     )
     done = run(
         web_python, "-c", code,

@@ -18,7 +18,8 @@ from modelyard.ports import free_port
 from tests.services import Spawned, answers, wait_for
 
 ROOT = Path(__file__).parents[2]
-PROCESSES = ["release", "web", "recorder", "worker_timm", "worker_ultralytics", "flower"]
+WORKERS = ["timm", "ultralytics", "huggingface"]
+PROCESSES = ["release", "web", "recorder", *(f"worker_{name}" for name in WORKERS), "flower"]
 
 
 @pytest.fixture
@@ -60,7 +61,7 @@ def test_honcho_runs_the_whole_of_it(environ: dict[str, str], tmp_path: Path) ->
     with honcho("start", "--port", str(base), environ=environ, folder=tmp_path) as everything:
         url = f"http://127.0.0.1:{port}/readyz"
         wait_for(lambda: _is_ready(url), timeout_seconds=90, what="the web process")
-        for name in ("timm", "ultralytics"):
+        for name in WORKERS:
             worker = {**environ, "MODELYARD_WORKER_NAME": f"{os.uname().nodename}-{name}"}
             wait_for(lambda worker=worker: answers(["modelyard", "health", "worker"], worker))
         wait_for(lambda: answers(["modelyard", "health", "recorder"], environ))
