@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from adapters.contract import DatasetFormat, TaskType
+from adapters.data.coco_content import (
+    CocoContent,
+    Part,
+    classified,
+    keypoints_of,
+    tasks_of,
+)
 from adapters.data.coco_entries import Entries
 from adapters.data.coco_fields import Category
 from adapters.data.coco_layout import (
@@ -22,7 +24,7 @@ from adapters.data.coco_layout import (
     find_annotations,
     kinds_told,
 )
-from adapters.data.coco_objects import CocoObjects, mirrored
+from adapters.data.coco_objects import CocoObjects
 from adapters.data.coco_panoptic import (
     PanopticSegments,
     PanopticTable,
@@ -30,9 +32,9 @@ from adapters.data.coco_panoptic import (
     read_panoptic,
 )
 from adapters.data.coco_table import CocoTable, read_table
-from adapters.data.content import Annotation, Content, Keypoints, Object, Sample, SplitRule
-from adapters.data.description import DatasetError, Problem, Severity
-from adapters.data.drawing import MAX_MASK_CLASSES, with_background
+from adapters.data.content import Sample, SplitRule
+from adapters.data.description import DatasetError, Problem
+from adapters.data.drawing import with_background
 from adapters.data.files import IMAGE_SUFFIXES, error, list_images, relative_name, warning
 from adapters.data.problems import ProblemList
 from adapters.data.roots import (
@@ -43,37 +45,6 @@ from adapters.data.roots import (
     unreadable_as_dataset_error,
 )
 from adapters.data.split import hold_out
-
-Part = CocoObjects | PanopticSegments  # what one annotation file says
-
-
-@dataclass(frozen=True, kw_only=True)
-class CocoContent(Content):
-    """The key of a sample is a number: len(parts) × its image's number + its part's number."""
-
-    parts: tuple[Part, ...] = dataclasses.field(repr=False)
-
-    def objects(self, sample: Sample) -> list[Object]:
-        annotation = self.check(sample, size=None)
-        for problem in annotation.problems:
-            if problem.severity == Severity.ERROR:
-                raise DatasetError(problem.message)
-        if self.task_type == TaskType.INSTANCE_SEGMENTATION:
-            return [t for t in annotation.objects if t.polygons or t.mask is not None]
-        return list(annotation.objects)
-
-    def mask(self, sample: Sample) -> NDArray[np.uint8]:
-        part, image = self._place(sample)
-        return part.mask(image, background=with_background(self.classes)[1])
-
-    def check(self, sample: Sample, *, size: tuple[int, int] | None) -> Annotation:
-        part, image = self._place(sample)
-        return part.check(image, sample.image, size=size)
-
-    def _place(self, sample: Sample) -> tuple[Part, int]:
-        assert isinstance(sample.key, int)
-        image, part = divmod(sample.key, len(self.parts))
-        return self.parts[part], image
 
 
 def scan(
@@ -119,7 +90,7 @@ class _Scan:
         parts = tuple(
             self._part(file, table, class_of) for file, table in zip(files, tables, strict=True)
         )
-        made_for = _made_for(parts, categories)
+        made_for = tasks_of(parts, categories)
         task = task_type or made_for[0]
         classes = tuple(category.name for category in categories)
         outlined = parts and isinstance(parts[0], CocoObjects)
@@ -128,7 +99,7 @@ class _Scan:
         splits = self._samples(files, parts)
         splits, used = self._held_out(splits, parts, rule or SplitRule())
         if task == TaskType.IMAGE_CLASSIFICATION:
-            splits = {split: _classified(samples, parts) for split, samples in splits.items()}
+            splits = {split: classified(samples, parts) for split, samples in splits.items()}
         self._missing_parts(splits)
         return CocoContent(
             path=self._base,
@@ -138,7 +109,7 @@ class _Scan:
             classes=classes,
             splits=splits,
             multi_label=task == TaskType.IMAGE_CLASSIFICATION,
-            keypoints=_keypoints(categories),
+            keypoints=keypoints_of(categories),
             split_rule=used,
             problems=self._problems.kept(),
             problems_left_out=self._problems.left_out(),
@@ -246,7 +217,7 @@ class _Scan:
     ) -> tuple[dict[str, list[Sample]], SplitRule | None]:
         if not splits.get("train") or "val" in splits:
             return splits, None
-        held = hold_out(_classified(splits["train"], parts), base=self._base, rule=rule)
+        held = hold_out(classified(splits["train"], parts), base=self._base, rule=rule)
         plain = {
             split: [Sample(sample.image, key=sample.key) for sample in samples]
             for split, samples in held.items()
@@ -261,43 +232,3 @@ class _Scan:
 
     def _tell(self, problem: Problem) -> None:
         self._problems.extend([problem])
-
-
-def _made_for(parts: Sequence[Part], categories: Sequence[Category]) -> tuple[TaskType, ...]:
-    """Return the tasks that annotations serve, first the one that they are made for."""
-    classes = tuple(category.name for category in categories)
-    fits_masks = len(with_background(classes)[0]) <= MAX_MASK_CLASSES
-    semantic = (TaskType.SEMANTIC_SEGMENTATION,) if fits_masks else ()
-    tables = [part.table for part in parts if isinstance(part, CocoObjects)]
-    if not tables:
-        return (TaskType.SEMANTIC_SEGMENTATION, TaskType.IMAGE_CLASSIFICATION)
-    tasks: tuple[TaskType, ...] = (TaskType.OBJECT_DETECTION, TaskType.IMAGE_CLASSIFICATION)
-    if any(table.has_outlines for table in tables):
-        tasks = (TaskType.INSTANCE_SEGMENTATION, tasks[0], *semantic, tasks[1])
-    if any(table.keypoints for table in tables):
-        tasks = (TaskType.POSE_ESTIMATION, *tasks)
-    return tasks
-
-
-def _classified(samples: Sequence[Sample], parts: Sequence[Part]) -> list[Sample]:
-    """Return samples with the classes of what is annotated in them."""
-    classified = []
-    for sample in samples:
-        assert isinstance(sample.key, int)
-        image, part = divmod(sample.key, len(parts))
-        classes = tuple(sorted(parts[part].classes_of(image)))
-        classified.append(Sample(sample.image, classes=classes, key=sample.key))
-    return classified
-
-
-def _keypoints(categories: Sequence[Category]) -> Keypoints | None:
-    for category in categories:
-        if category.keypoints:
-            return Keypoints(
-                number=len(category.keypoints),
-                dimensions=3,
-                names=category.keypoints,
-                flip=mirrored(category.keypoints),
-                skeleton=category.skeleton,
-            )
-    return None

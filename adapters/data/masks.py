@@ -10,12 +10,10 @@ are known only from the pixels.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,23 +21,20 @@ from numpy.typing import NDArray
 from adapters.contract import DatasetFormat, TaskType
 from adapters.data.content import IGNORED, Annotation, Content, Object, Sample, SplitRule
 from adapters.data.description import DatasetError, Problem
-from adapters.data.drawing import MAX_MASK_CLASSES
 from adapters.data.files import (
     error,
     list_images,
-    natural_key,
     relative_name,
     subfolders,
     warning,
 )
 from adapters.data.imagefolder import SPLIT_FOLDERS, SPLITS
-from adapters.data.images import FileUnreadable, read_limited, read_mask
+from adapters.data.images import read_mask
+from adapters.data.mask_classes import read_class_names
 from adapters.data.roots import is_inside, printable, real_paths, unreadable_as_dataset_error
 from adapters.data.split import hold_out
 
 IMAGES, MASKS = "images", "masks"
-CLASS_FILES = ("classes.txt", "classes.json")
-_MAX_CLASSES_BYTES = 256 * 1024
 
 
 @dataclass(frozen=True)
@@ -118,7 +113,8 @@ class _Scan:
                     f"no folder '{name}' in '{printable(str(self._base))}'; this format has "
                     f"{IMAGES}/<split>/… and {MASKS}/<split>/…"
                 )
-        classes = self._classes()
+        classes, problems = read_class_names(self._base, allowed=self._allowed)
+        self._problems += problems
         images = self._files(IMAGES)
         masks = self._files(MASKS)
         splits = {
@@ -206,60 +202,3 @@ class _Scan:
             message = f"mask '{name}' belongs to no image of '{split}'"
             self._problems.append(warning("label_without_image", message, file=name))
         return samples
-
-    def _classes(self) -> tuple[str, ...]:
-        for name in CLASS_FILES:
-            file = self._base / name
-            if not file.is_file():
-                continue
-            if not is_inside(os.path.realpath(file), self._allowed):
-                raise DatasetError(f"'{name}' is a link that leads out of the data set's folder")
-            text = _text(file, name)
-            names = text.splitlines() if name.endswith(".txt") else _names_of_json(text, name)
-            return self._checked([printable(given.strip()) for given in names], name)
-        listed = " or ".join(f"'{name}'" for name in CLASS_FILES)
-        raise DatasetError(f"no {listed} in '{printable(str(self._base))}' names the classes")
-
-    def _checked(self, names: list[str], file: str) -> tuple[str, ...]:
-        while names and not names[-1]:
-            names.pop()
-        if not names or len(names) > MAX_MASK_CLASSES:
-            raise DatasetError(f"'{file}' must name 1 to {MAX_MASK_CLASSES} classes")
-        for number, name in enumerate(names):
-            if not name:
-                raise DatasetError(
-                    f"line {number + 1} of '{file}' is empty: class {number} has no name"
-                )
-            if name in names[:number]:
-                message = f"'{file}' has '{name}' more than once"
-                line = number + 1 if file.endswith(".txt") else None
-                self._problems.append(warning("class_named_twice", message, file=file, line=line))
-        return tuple(names)
-
-
-def _text(file: Path, shown: str) -> str:
-    try:
-        return read_limited(file, limit=_MAX_CLASSES_BYTES).decode("utf-8-sig")
-    except FileUnreadable as failure:
-        raise DatasetError(f"'{shown}' cannot be read: {failure}") from failure
-    except UnicodeDecodeError:
-        raise DatasetError(f"'{shown}' is not UTF-8 text") from None
-
-
-def _names_of_json(text: str, shown: str) -> list[str]:
-    try:
-        given: Any = json.loads(text)
-    except json.JSONDecodeError as failure:
-        raise DatasetError(
-            f"line {failure.lineno} of '{shown}' is not JSON: {failure.msg}"
-        ) from None
-    except (RecursionError, ValueError):
-        raise DatasetError(f"'{shown}' is not JSON of class names") from None
-    if isinstance(given, Mapping):
-        keys = sorted(given, key=natural_key)
-        if keys != [str(i) for i in range(len(keys))]:
-            raise DatasetError(f"the ids in '{shown}' must be 0, 1, 2, … without a gap")
-        given = [given[key] for key in keys]
-    if not isinstance(given, list) or not all(isinstance(name, str) for name in given):
-        raise DatasetError(f"'{shown}' must be a list of names, or a mapping from id to name")
-    return given
