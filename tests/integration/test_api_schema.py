@@ -16,7 +16,8 @@ from tests.api import Api, Person, serve
 EXAMPLES = 15
 
 # What a schema cannot say is refused with a described 422: that a cursor is one of ours, that
-# somebody has an address, that a folder or a model is there, that a password is not a common one.
+# somebody has an address, that a folder, a model or an archive is there, that a password is no
+# common one.
 MEANING_IS_CHECKED = {
     "GET /api/v1/auth/tokens",
     "GET /api/v1/datasets",
@@ -27,7 +28,10 @@ MEANING_IS_CHECKED = {
     "GET /api/v1/training/jobs/{job_id}/artifacts",
     "GET /api/v1/training/jobs/{job_id}/history",
     "POST /api/v1/auth/register",
+    "GET /api/v1/datasets/{dataset_id}/preview",
     "POST /api/v1/datasets",
+    "POST /api/v1/datasets/upload",
+    "POST /api/v1/datasets/{dataset_id}/validate",
     "POST /api/v1/projects/{project_id}/members",
     "POST /api/v1/training/jobs",
     "POST /api/v1/training/jobs/{job_id}/clone",
