@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -46,6 +47,31 @@ def test_a_job_trains_in_the_foreground_and_tells_where_its_model_is(
     assert "completed: 1 epoch, accuracy" in done.stdout
     assert (tmp_path / "o/checkpoints/best.safetensors").exists()
     assert (tmp_path / "o/events.jsonl").exists()
+
+
+def test_a_job_begins_with_anothers_weights_and_finds_its_batch_size(
+    digits: Path, tmp_path: Path
+) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert run(command(digits, first, "--epochs", "2"), tmp_path).returncode == 0
+    more = ("--epochs", "1", "--batch-size", "0", "--from-job", str(first))
+    done = run(command(digits, second, *more), tmp_path)
+    assert done.returncode == 0, done.stderr
+    events = [json.loads(line) for line in (second / "events.jsonl").read_text().splitlines()]
+    decided = {e["data"]["name"]: e["data"] for e in events if e["type"] == "decided"}
+    assert int(decided["batch_size"]["value"]) > 0
+    assert decided["batch_size"]["why"]
+    assert top1s(second)[0] > top1s(first)[0] + 0.1  # it did not begin at random
+
+    (tmp_path / "empty").mkdir()
+    refused = run(command(digits, tmp_path / "o", "--initial", str(tmp_path / "empty")), tmp_path)
+    assert refused.returncode == 1
+    assert "There is no best model below" in " ".join(refused.stdout.split())
+
+
+def top1s(output: Path) -> list[float]:
+    events = map(json.loads, (output / "events.jsonl").read_text().splitlines())
+    return [e["data"]["values"]["top1"] for e in events if e["type"] == "metrics"]
 
 
 @pytest.mark.parametrize(

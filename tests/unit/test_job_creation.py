@@ -148,3 +148,21 @@ def test_the_accuracy_is_top1_or_without_one_the_mean_average_precision() -> Non
     assert accuracy_metric(task, {"map", "f1"}) == "map"
     assert accuracy_metric(task, {"val_loss"}) is None
     assert accuracy_metric(TaskType.OBJECT_DETECTION, {"map"}) is None
+
+
+def test_a_framework_of_one_class_an_image_is_refused_data_with_several(
+    api: Api, ada: Person
+) -> None:
+    put(api, Dataset, 1, multi_label=True)
+    single = {"framework": "ultralytics", "model_name": "yolo11n-cls"}
+    [message] = ask(ada, **single).json["errors"]["dataset_id"]
+    assert message == "ultralytics gives each image one class; images of this data set have several"
+    assert ask(ada).status_code == 201  # timm takes several
+    labelled = api.image_folder("labelled")
+    for split in ("train", "val"):
+        files = sorted((labelled / split).rglob("*.png"))
+        rows = [f"{path.relative_to(labelled / split)},{path.parent.name}" for path in files]
+        (labelled / split / "labels.csv").write_text("\n".join(["file_name,labels", *rows]))
+    by_path = {"dataset_id": None, "dataset_path": "labelled", "dataset_format": "imagefolder"}
+    assert list(ask(ada, **single, **by_path).json["errors"]) == ["dataset_path"]
+    assert ask(ada, **by_path).status_code == 201
