@@ -34,7 +34,7 @@ from adapters.data.coco_panoptic import (
 from adapters.data.coco_table import CocoTable, read_table
 from adapters.data.content import Sample, SplitRule
 from adapters.data.description import DatasetError, Problem
-from adapters.data.drawing import with_background
+from adapters.data.drawing import MAX_MASK_CLASSES, with_background
 from adapters.data.files import IMAGE_SUFFIXES, error, list_images, relative_name, warning
 from adapters.data.problems import ProblemList
 from adapters.data.roots import (
@@ -93,6 +93,8 @@ class _Scan:
         made_for = tasks_of(parts, categories)
         task = task_type or made_for[0]
         classes = tuple(category.name for category in categories)
+        if files[0].kind == Kind.PANOPTIC and len(classes) > MAX_MASK_CLASSES:
+            raise DatasetError(f"'{shown[0]}' has more than {MAX_MASK_CLASSES} categories")
         outlined = parts and isinstance(parts[0], CocoObjects)
         if task == TaskType.SEMANTIC_SEGMENTATION and outlined:
             classes = with_background(classes)[0]

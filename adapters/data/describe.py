@@ -24,7 +24,7 @@ from adapters.data.files import error, relative_name, warning
 from adapters.data.fingerprint import Fingerprint
 from adapters.data.images import CheckedFile, check_image
 from adapters.data.problems import ProblemList
-from adapters.data.reading import scan
+from adapters.data.reading import require_task, scan
 from adapters.data.roots import is_inside, unreadable_as_dataset_error
 from adapters.data.statistics import Statistics
 from adapters.data.yolo_content import YoloContent
@@ -32,6 +32,11 @@ from adapters.data.yolo_content import YoloContent
 Progress = Callable[[int, int], None]  # images looked at, images in all
 
 _SMALLEST_YOLO_SIDE = 10  # pixels; Ultralytics leaves out smaller images
+# Labels that are not made for these tasks have errors that name their lines.
+_TOLD_LINE_BY_LINE = {
+    (DatasetFormat.YOLO, TaskType.INSTANCE_SEGMENTATION),
+    (DatasetFormat.YOLO, TaskType.ORIENTED_DETECTION),
+}
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
@@ -60,6 +65,8 @@ def describe(
             split_rule=split_rule,
             roots=roots,
         )
+        if task_type is not None and (content.format, task_type) not in _TOLD_LINE_BY_LINE:
+            require_task(content, task_type)
         return _Look(content, progress=progress).description(workers or os.cpu_count() or 1)
 
 

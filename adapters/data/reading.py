@@ -58,10 +58,15 @@ def read(
     for problem in content.problems:
         if problem.severity == Severity.ERROR:
             raise DatasetError(problem.message)
+    require_task(content, task_type)
+    return content
+
+
+def require_task(content: Content, task_type: TaskType) -> None:
+    """Raise DatasetError where a data set cannot serve a task."""
     if task_type not in content.task_types:
         listed = " or ".join(content.task_types)
-        raise DatasetError(f"this {format} data set is for {listed}, not {task_type}")
-    return content
+        raise DatasetError(f"this {content.format} data set is for {listed}, not {task_type}")
 
 
 def scan(

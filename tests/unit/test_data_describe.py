@@ -18,7 +18,14 @@ from adapters.data.description import DatasetError, Problem, Severity
 from adapters.data.problems import PROBLEMS_KEPT, ProblemList
 from adapters.data.roots import OutsideRoots
 from tests.shapes import compose
-from tests.unit.data_sets import codes, make_imagefolder, make_yolo, write_image, write_yaml
+from tests.unit.data_sets import (
+    codes,
+    make_imagefolder,
+    make_panoptic,
+    make_yolo,
+    write_image,
+    write_yaml,
+)
 
 
 def test_an_image_folder_is_described(tmp_path: Path):
@@ -215,6 +222,8 @@ def test_labels_are_checked_for_the_task(
     [
         (make_imagefolder, TaskType.OBJECT_DETECTION),
         (make_yolo, TaskType.POSE_ESTIMATION),  # without kpt_shape
+        (make_yolo, TaskType.SEMANTIC_SEGMENTATION),  # of boxes
+        (make_panoptic, TaskType.POSE_ESTIMATION),
     ],
 )
 def test_a_task_that_the_format_cannot_do_is_refused(tmp_path: Path, make, task: TaskType):

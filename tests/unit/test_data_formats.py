@@ -292,6 +292,18 @@ def test_a_panoptic_set_tells_the_class_of_each_pixel(tmp_path: Path):
         read(tmp_path, format=COCO, task_type=DETECT)
 
 
+def test_more_classes_than_a_mask_can_tell_are_refused_or_not_offered(tmp_path: Path):
+    make_panoptic(tmp_path / "segments")
+    compose(tmp_path / "outlines", format=COCO, task_type=OUTLINE, train=3, val=3)
+    for file in tmp_path.rglob("*.json"):
+        content = json.loads(file.read_text())
+        content["categories"] += [{"id": 1000 + i, "name": f"c{i}"} for i in range(300)]
+        file.write_text(json.dumps(content))
+    with pytest.raises(DatasetError, match="more than 255 categories"):
+        describe(tmp_path / "segments")
+    assert SEGMENT not in describe(tmp_path / "outlines").task_types
+
+
 def test_pixels_of_no_segment_are_ignored(tmp_path: Path):
     make_panoptic(tmp_path)
     png = tmp_path / "annotations" / "panoptic_train" / "0.png"
