@@ -113,7 +113,7 @@ class PipeReporter:
         self._stop = reason
 
     def finish(self, message: Mapping[str, Any]) -> None:
-        """Send how training ended; the last message."""
+        """Send how training ended; only files that follow from it are told of after this."""
         self._send(EventType.FINISHED, message)
 
     def _send(self, type: EventType, data: Mapping[str, Any]) -> None:
