@@ -68,7 +68,7 @@ def _check_body() -> None:
     if limit is not None and (request.content_length or 0) > limit:
         raise RequestEntityTooLarge
     if max_file_bytes is not None:
-        if request.mimetype != "multipart/form-data":
+        if request.content_length and request.mimetype != "multipart/form-data":
             raise UnsupportedMediaType
         return
     if not request.get_data(cache=True):
