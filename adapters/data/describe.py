@@ -79,6 +79,8 @@ class _Look:
         self._problems = ProblemList(content.problems, left_out=content.problems_left_out)
         self._fingerprint = Fingerprint(content.path)
         self._fingerprint.add(content.format, *content.classes)
+        if content.keypoints is not None:
+            self._fingerprint.add(str(content.keypoints))
         self._has_objects = content.format in (DatasetFormat.YOLO, DatasetFormat.COCO)
         self._statistics = Statistics(
             num_classes=len(content.classes),

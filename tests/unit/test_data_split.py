@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from adapters.contract import DatasetFormat, TaskType
+from adapters.contract import DatasetFormat, TaskType, TrainingJob
 from adapters.data.content import Sample, SplitRule
 from adapters.data.describe import describe
 from adapters.data.imagefolder import scan
-from adapters.data.reading import read
+from adapters.data.reading import read, read_for
 from adapters.data.split import hold_out
 from tests.shapes import compose
-from tests.unit.data_sets import make_yolo, write_image, write_yaml
+from tests.unit.data_sets import make_imagefolder, make_yolo, write_image, write_yaml
 
 BASE = Path("/data")
 
@@ -110,6 +110,30 @@ def test_a_yaml_with_only_train_is_split_by_the_classes_in_its_labels(tmp_path: 
     count = Counter(thing.class_id for s in content.splits["val"] for thing in content.objects(s))
     assert count == {0: 1, 1: 1}
     assert len(content.splits["train"]) == 8
+
+
+def test_a_job_carries_the_rule_to_where_it_is_trained(tmp_path: Path):
+    make_imagefolder(tmp_path, splits=("train",), images=10)
+    message = {
+        "id": 1,
+        "attempt": 1,
+        "framework": "timm",
+        "model_name": "resnet18",
+        "task_type": "image_classification",
+        "dataset_path": str(tmp_path),
+        "dataset_format": "imagefolder",
+        "epochs": 1,
+        "batch_size": 4,
+        "learning_rate": 0.1,
+        "split_seed": 5,
+        "val_share": 0.4,
+    }
+    content = read_for(TrainingJob.from_message(message))
+    assert content.split_rule == SplitRule(seed=5, val_share=0.4)
+    assert {split: len(found) for split, found in content.splits.items()} == {
+        "train": 12,
+        "val": 8,
+    }
 
 
 @pytest.mark.parametrize("format", [DatasetFormat.COCO, DatasetFormat.MASKS])
