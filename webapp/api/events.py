@@ -31,7 +31,10 @@ blueprint = resource("events", title="Events", prefix="/api/v1")
 
 _RESPONSES: dict[str | int, Any] = {
     200: {
-        "description": "A snapshot, then status, progress, metrics, log, artifact and export events",
+        "description": (
+            "A snapshot, then status, progress, metrics, decided, load, log, artifact and export "
+            "events"
+        ),
         "content": {"text/event-stream": {"schema": {"type": "string"}}},
     },
     **problems(404),
