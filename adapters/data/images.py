@@ -76,7 +76,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
     Pillow itself would make all that is above 255 white.
     """
-    if image.mode.startswith("I"):
+    if image.mode.startswith("I;16"):
         return image.convert("I").point(lambda value: value * (1 / 256)).convert("L").convert("RGB")
     return image.convert("RGB")
 

@@ -17,6 +17,7 @@ from adapters.data.describe import describe
 from adapters.data.description import DatasetError
 from adapters.data.reading import read
 from adapters.data.rle import decode_rle
+from adapters.images import open_rgb
 from tests.shapes import CLASSES, SIDE, compose
 from tests.unit.data_sets import PIXELS, make_panoptic, write_image, write_json
 
@@ -370,3 +371,11 @@ def test_an_image_that_is_turned_is_measured_as_it_is_shown(tmp_path: Path):
     Image.new("RGB", (40, 20)).save(tmp_path / "images" / "train" / "train000.jpg", exif=exif)
     content = read(tmp_path, format=YOLO, task_type=SEGMENT)
     assert content.mask(content.splits["train"][0]).shape == (40, 20)
+
+
+def test_of_sixteen_bits_the_upper_eight_are_kept(tmp_path: Path):
+    values = np.arange(64, dtype=np.uint16).reshape(8, 8) * 1000
+    Image.fromarray(values).save(tmp_path / "deep.png")
+    for image in (open_rgb(tmp_path / "deep.png"), open_rgb((tmp_path / "deep.png").read_bytes())):
+        assert image.mode == "RGB"
+        assert (np.asarray(image)[..., 1] == values >> 8).all()
