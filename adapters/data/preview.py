@@ -19,7 +19,8 @@ Each image is a mapping that JSON takes. All places are fractions of the turned 
         "keypoints": [[x, y, visibility], …],   visibility 0, 1 or 2
         "corners": [x1, y1, … x4, y4],          of an oriented box, else []
         "crowd": false
-      }, …],                               at most 200, the largest
+      }, …],                               the largest, at most 200, of at most 20,000 points;
+                                           a polygon is thinned to 200 points
       "mask": "…",                         base64 of a PNG of the thumbnail's size with a palette,
                                            transparent where there is no class; null: no mask
       "problems": ["…"]                    sentences: why something is missing here
@@ -60,6 +61,8 @@ from adapters.data.roots import printable, unreadable_as_dataset_error
 LONGEST_SIDE = 320  # pixels, of a thumbnail
 MAX_IMAGES = 48
 MAX_OBJECTS = 200
+MAX_POINTS = 20_000  # of an image's objects together
+_POINTS_OF_A_POLYGON = 200
 _CANDIDATES = 2000  # images looked at to spread the shown ones over the classes
 _GOLDEN_ANGLE = 137.508  # degrees of hue from a class to the next: neighbours differ
 
@@ -130,7 +133,7 @@ def _show(content: Content, sample: Sample, said: Annotation) -> dict[str, Any]:
     except DatasetError as failure:
         problems.append(str(failure))
         image = None
-    objects = sorted(said.objects, key=_area, reverse=True)[:MAX_OBJECTS]
+    objects = _largest(said.objects)
     return {
         "file": relative_name(sample.image, content.path),
         "width": size[0] if size else None,
@@ -165,11 +168,31 @@ def _read(path: Path) -> tuple[tuple[int, int], Image.Image]:
     return (width, height), small
 
 
+def _largest(objects: Sequence[Object]) -> list[Object]:
+    """Return as many of the largest objects as a page can draw."""
+    shown: list[Object] = []
+    points = 0
+    for thing in sorted(objects, key=_area, reverse=True)[:MAX_OBJECTS]:
+        points += 1 + len(thing.keypoints)
+        points += sum(min(len(polygon) // 2, _POINTS_OF_A_POLYGON) for polygon in thing.polygons)
+        if points > MAX_POINTS:
+            break
+        shown.append(thing)
+    return shown
+
+
+def _thinned(polygon: Sequence[float]) -> list[float]:
+    """Return a polygon with as many of its points as a thumbnail can show."""
+    points = list(zip(polygon[0::2], polygon[1::2], strict=True))
+    kept = points[:: -(-len(points) // _POINTS_OF_A_POLYGON)]
+    return _rounded([value for point in kept for value in point])
+
+
 def _object(thing: Object) -> dict[str, Any]:
     return {
         "class_id": thing.class_id,
         "box": _rounded(thing.box),
-        "polygons": [_rounded(polygon) for polygon in thing.polygons],
+        "polygons": [_thinned(polygon) for polygon in thing.polygons],
         "keypoints": [[round(x, 5), round(y, 5), seen] for x, y, seen in thing.keypoints],
         "corners": _rounded(thing.corners),
         "crowd": thing.crowd,

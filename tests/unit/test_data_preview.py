@@ -16,7 +16,7 @@ from adapters.data.apart import preview_apart
 from adapters.data.content import Annotation, Object
 from adapters.data.describe import describe
 from adapters.data.description import DatasetError
-from adapters.data.preview import LONGEST_SIDE, MAX_OBJECTS, preview
+from adapters.data.preview import LONGEST_SIDE, MAX_OBJECTS, MAX_POINTS, preview
 from adapters.data.statistics import CLASSES_LISTED, Statistics
 from tests.shapes import SIDE, compose
 from tests.unit.data_sets import make_imagefolder, make_panoptic, make_yolo, write_image
@@ -109,6 +109,21 @@ def test_of_many_objects_the_largest_are_shown(tmp_path: Path):
     objects = preview(tmp_path, format=DatasetFormat.YOLO)[0]["objects"]
     assert len(objects) == MAX_OBJECTS
     assert objects[0]["box"][2] - objects[0]["box"][0] == pytest.approx(0.399)
+
+
+def test_an_outline_of_very_many_points_is_thinned_and_too_many_are_left_out(tmp_path: Path):
+    make_yolo(tmp_path, images=1)
+    angles = np.linspace(0, 2 * np.pi, 1000, endpoint=False)
+    for split in ("train", "val"):
+        circle = np.stack([0.5 + 0.4 * np.cos(angles), 0.5 + 0.4 * np.sin(angles)], axis=1)
+        lines = [
+            "0 " + " ".join(f"{value:.5f}" for value in (circle * (1 - i / 1000)).reshape(-1))
+            for i in range(120)
+        ]
+        (tmp_path / "labels" / split / "0.txt").write_text("\n".join(lines))
+    objects = preview(tmp_path, format=DatasetFormat.YOLO)[0]["objects"]
+    assert {len(polygon) for thing in objects for polygon in thing["polygons"]} == {2 * 200}
+    assert len(objects) == MAX_POINTS // 201
 
 
 def test_a_split_that_is_not_there_is_refused(tmp_path: Path):
