@@ -12,6 +12,8 @@ from adapters.data.roots import is_path, printable
 
 MAX_KEYPOINTS = 1000
 MAX_POLYGON_VALUES = 200_000
+MAX_NAME = 200  # characters, of a category or a keypoint
+MAX_FILE_NAME = 1000
 _LARGEST_ID = 2**62
 
 Id = int | str  # COCO's own are numbers; those of panoptic sets are also texts
@@ -52,9 +54,7 @@ class Rle:
 
 def read_image(entry: Any) -> ImageEntry:
     """Return an element of 'images'. Raises BadField."""
-    name = _member(entry, "file_name")
-    if not isinstance(name, str) or not name.strip() or not is_path(name):
-        raise BadField("'file_name' must be the name of a file")
+    name = read_file_name(entry)
     width, height = (_size(_member(entry, field), field) for field in ("width", "height"))
     if width * height > MAX_IMAGE_PIXELS:
         raise BadField(
@@ -63,19 +63,29 @@ def read_image(entry: Any) -> ImageEntry:
     return ImageEntry(read_id(entry, "id"), name, width, height)
 
 
+def read_file_name(entry: Any) -> str:
+    """Return the name of a file, which may lead anywhere. Raises BadField."""
+    name = _member(entry, "file_name")
+    if not isinstance(name, str) or not name.strip() or not is_path(name):
+        raise BadField("'file_name' must be the name of a file")
+    if len(name) > MAX_FILE_NAME:
+        raise BadField(f"'file_name' has more than {MAX_FILE_NAME} characters")
+    return name
+
+
 def read_category(entry: Any) -> Category:
     """Return an element of 'categories'. Raises BadField."""
     id = _member(entry, "id")
     if not _is_whole(id) or not 0 <= id < _LARGEST_ID:
         raise BadField("'id' must be a whole number from 0")
     name = _member(entry, "name")
-    if not isinstance(name, str) or not name.strip():
-        raise BadField("'name' must be a text")
+    if not isinstance(name, str) or not 0 < len(name.strip()) <= MAX_NAME:
+        raise BadField(f"'name' must be a text of at most {MAX_NAME} characters")
     keypoints = entry.get("keypoints") or []
     if (
         not isinstance(keypoints, list)
         or len(keypoints) > MAX_KEYPOINTS
-        or not all(isinstance(point, str) for point in keypoints)
+        or not all(isinstance(point, str) and len(point) <= MAX_NAME for point in keypoints)
     ):
         raise BadField(f"'keypoints' must be a list of at most {MAX_KEYPOINTS} names")
     skeleton = _skeleton(entry.get("skeleton") or [], len(keypoints))

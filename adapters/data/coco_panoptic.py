@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from adapters.data.coco_entries import Entries, EntryReader, named
-from adapters.data.coco_fields import BadField, read_category_id, read_id
+from adapters.data.coco_fields import BadField, read_category_id, read_file_name, read_id
 from adapters.data.content import IGNORED, Annotation
 from adapters.data.description import DatasetError, Problem
 from adapters.data.files import error, warning
 from adapters.data.images import read_mask
-from adapters.data.roots import is_inside, is_path, printable
+from adapters.data.roots import is_inside, printable
 
 MAX_SEGMENTS = 10_000  # of an image
 _COLOURS = 256**3
@@ -73,8 +73,8 @@ class _Reader(EntryReader):
     def annotation(self, entry: Any, line: int) -> None:
         try:
             met = self.meet(read_id(entry, "image_id"))
-            png = entry.get("file_name")
-            if not isinstance(png, str) or not is_path(png) or not png.lower().endswith(".png"):
+            png = read_file_name(entry)
+            if not png.lower().endswith(".png"):
                 raise BadField("'file_name' must be the name of a PNG")
             if met in self._given:
                 raise BadField("its image has a second one", code="duplicate_label")

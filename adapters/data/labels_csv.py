@@ -29,6 +29,8 @@ from adapters.data.roots import is_inside, is_path, printable
 LABELS_CSV = "labels.csv"
 MAX_CSV_BYTES = 256 * 1024 * 1024
 MAX_CLASSES = 10_000
+MAX_NAME = 200  # characters, of a class
+_SHOWN = 200  # characters of what a row says, in a message
 _HEADER = ["file_name", "labels"]
 _SEPARATOR = "|"
 
@@ -110,12 +112,15 @@ class _Rows:
         if image is None:
             return
         if image in self.images:
-            self._error("image_listed_twice", f"'{printable(row[0])}' was named before", line=line)
+            self._error(
+                "image_listed_twice", f"'{printable(row[0][:_SHOWN])}' was named before", line=line
+            )
             return
         labels = row[1].split(_SEPARATOR) if row[1].strip() else []
         names = [class_name(label.strip()) for label in labels]
-        if not all(names):
-            self._error("label_without_name", "a label is empty", line=line)
+        if not all(0 < len(name) <= MAX_NAME for name in names):
+            reason = f"a label is empty, or has more than {MAX_NAME} characters"
+            self._error("label_without_name", reason, line=line)
             return
         self._classes.update(names)
         if len(self._classes) > MAX_CLASSES:
@@ -126,11 +131,11 @@ class _Rows:
         place = os.path.join(self._folder, name) if name and is_path(name) else ""
         real = os.path.realpath(place) if place else ""
         if place and not is_inside(real, self._allowed):
-            reason = f"'{printable(name)}' leads out of the data set's folder"
+            reason = f"'{printable(name[:_SHOWN])}' leads out of the data set's folder"
             self._error("link_outside", reason, line=line)
             return None
         if not os.path.isfile(real) or Path(name).suffix.lower() not in IMAGE_SUFFIXES:
-            reason = f"'{printable(name)}' is no image that is there"
+            reason = f"'{printable(name[:_SHOWN])}' is no image that is there"
             self._error("image_not_found", reason, line=line)
             return None
         return Path(os.path.normpath(place))

@@ -700,6 +700,14 @@ COCO_FAULTS = [
             CATEGORY,
         ),
         (
+            "a category of a very long name",
+            in_json(lambda c: c["categories"].append({"id": 7, "name": "x" * 201})),
+            ERROR,
+            "annotation_field",
+            JSON,
+            CATEGORY,
+        ),
+        (
             "a category twice",
             in_json(lambda c: c["categories"].append(c["categories"][0])),
             ERROR,
