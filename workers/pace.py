@@ -54,7 +54,7 @@ class Pace:
         self._clock = clock
         self._now: _Stretch | None = None
         self._per_step: float | None = None  # of the epochs before
-        self._trust = 0.0  # how much of an epoch that was learnt from, 0..1
+        self._trust = 0.0  # how many epochs that was learnt from, 0..2
         self._tail: float | None = None  # seconds of it until the last word of validation
         self._validation: float | None = None  # seconds of the last one that told its steps
         self._rest: float | None = None  # seconds between an epoch's last step and the next first
@@ -92,7 +92,7 @@ class Pace:
         self._rest = self._learn(self._rest, rest)
         if self._tail_at > last.at:
             self._tail = self._learn(self._tail, self._tail_at - last.at)
-        self._trust = min(1.0, self._trust + max(last.share, 1 / last.steps))
+        self._trust = min(2.0, self._trust + max(last.share, 1 / last.steps))
 
     def _learn(self, seen: float | None, new: float) -> float:
         """Return a figure: the newest epoch tells most, a first one is often slower than others."""
@@ -128,7 +128,7 @@ class Pace:
         present = current.seconds_per_step
         if present is None or self._per_step is None:
             return self._per_step if present is None else present
-        weight = (1 - current.share) * self._trust
+        weight = max(0.5, 1 - current.share) * self._trust
         return (current.share * present + weight * self._per_step) / (current.share + weight)
 
     def _rest_seconds(self) -> float:
