@@ -142,6 +142,16 @@ def test_a_wrong_hyperparameter_is_named_with_what_would_be_right(
     assert said in message
 
 
+def test_a_hyperparameter_that_only_other_tasks_have_is_refused(ada: Person) -> None:
+    answer = ask(ada, **YOLO, hyperparameters={"angle": 1.0, "mosaic": 0.5})
+    assert answer.status_code == 422
+    assert answer.json["errors"] == {
+        "hyperparameters.angle": [
+            "means nothing for object_detection; it is for oriented_detection"
+        ]
+    }
+
+
 def test_the_accuracy_is_top1_or_without_one_the_mean_average_precision() -> None:
     task = TaskType.IMAGE_CLASSIFICATION
     assert accuracy_metric(task, {"top1", "map"}) == "top1"

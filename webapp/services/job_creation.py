@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from adapters import catalog, wire
 from adapters.contract import UnknownFramework
@@ -127,6 +127,7 @@ def _check_request(request: JobRequest) -> tuple[FrameworkInfo, dict[str, Any]]:
     try:
         checked = info.hyperparameters.model_validate(request.hyperparameters)
         hyperparameters = checked.model_dump(mode="json", exclude_unset=True)
+        errors |= _of_other_tasks(checked, request.task_type)
     except ValidationError as error:
         errors |= _hyperparameter_errors(error, info)
     if errors:
@@ -144,6 +145,18 @@ def _hyperparameter_errors(error: ValidationError, info: FrameworkInfo) -> Error
         close = difflib.get_close_matches(name, info.hyperparameters.model_fields)
         hint = f"did you mean {' or '.join(close)}?" if close else "see GET /api/v1/frameworks"
         errors[f"hyperparameters.{name}"] = [f"{info.name} has no such hyperparameter; {hint}"]
+    return errors
+
+
+def _of_other_tasks(checked: BaseModel, task_type: str) -> Errors:
+    """Return messages for what was set and, as its schema says, only other tasks have."""
+    errors: Errors = {}
+    for name in sorted(checked.model_fields_set):
+        extra = type(checked).model_fields[name].json_schema_extra
+        tasks = extra.get("task_types") if isinstance(extra, dict) else None
+        if isinstance(tasks, list) and str(task_type) not in tasks:
+            able = ", ".join(str(task) for task in tasks)
+            errors[f"hyperparameters.{name}"] = [f"means nothing for {task_type}; it is for {able}"]
     return errors
 
 
