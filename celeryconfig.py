@@ -39,6 +39,7 @@ task_track_started = True
 broker_connection_retry_on_startup = True
 broker_connection_retry = True
 broker_connection_max_retries = None
+worker_consumer = "workers.consumer:Consumer"  # tries every second, not ever more seldom
 
 _redis_options = {
     "socket_timeout": 15,  # a half-open connection would hang the worker for ever

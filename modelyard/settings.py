@@ -242,6 +242,9 @@ SETTINGS: tuple[Setting, ...] = (
             "Time a cancelled child has to write its checkpoint before it is killed."),
     Setting("MODELYARD_SHUTDOWN_GRACE_SECONDS", "shutdown_grace_seconds", _seconds(0, 3600), "10",
             "Time the children of a worker that shuts down have to write their checkpoints."),
+    Setting("MODELYARD_SPOT_NOTICE", "spot_notice", _text, None,
+            "Command that the worker runs every 5 s; when it succeeds, the machine is about to be "
+            "taken away and jobs are handed back. See docs/operations.md.", "none"),
     Setting("MODELYARD_REDIS_AWAY", "redis_away", _choice("pause", "train"), "pause",
             "What training does once Redis has not answered for a lease time (30 s). `train` only "
             "where no worker can be cut off from Redis alone, as on one host: a job could "
@@ -293,6 +296,7 @@ class Settings:
     max_attempts: int
     cancel_grace_seconds: float
     shutdown_grace_seconds: float
+    spot_notice: str | None
     redis_away: str
     threads: int
     log_level: str

@@ -93,6 +93,9 @@ class Plan:
             told["MODELYARD_FLOWER_URL"] = self.flower_url
         if self.redis_url:
             told["REDIS_URL"] = self.redis_url
+        if self.redis:
+            # All on this host: no worker can be cut off from this Redis alone.
+            told["MODELYARD_REDIS_AWAY"] = "train"
         return told
 
 

@@ -17,6 +17,7 @@ from workers.asks import Asks
 from workers.control import Attempt, Control
 from workers.devices import Slots
 from workers.inventory import Inventory
+from workers.notice import SpotNotice
 from workers.presence import Presence
 from workers.template import Template
 
@@ -62,6 +63,7 @@ class Runtime:
             on_drain=on_drain,
         )
         self.asks = Asks(self.redis, settings=settings, name=self.name, frameworks=self.frameworks)
+        self.notice = SpotNotice(settings.spot_notice) if settings.spot_notice else None
         self.shutting_down = False
 
     def start(self) -> None:
@@ -69,6 +71,8 @@ class Runtime:
         self.inventory.start()
         self.control.start()
         self.presence.start()
+        if self.notice is not None:
+            self.notice.start()
         self.asks.start()
 
     def shut_down(self) -> None:

@@ -265,6 +265,18 @@ def test_a_worker_asked_to_end_hands_its_job_back_and_spends_no_attempt(there: S
     assert (job.status, job.attempt, job.lost_attempts) == ("completed", 5, 0)
 
 
+def test_a_machine_about_to_be_taken_away_hands_its_job_back(there: Site) -> None:
+    notice = there.home / "notice"
+    worker = there.quick_worker("w1", MODELYARD_SPOT_NOTICE=f"test -e {notice}")
+    job = there.job(epochs=100, step_seconds=0.02)
+    there.wait(job, training)
+    notice.touch()
+    assert worker.wait(20) == 0
+    there.quick_worker("w2")
+    there.wait(job, ended, seconds=90)
+    assert (job.status, job.attempt, job.lost_attempts) == ("completed", 2, 0)
+
+
 def test_a_second_signal_ends_a_worker_at_once(there: Site) -> None:
     worker = there.quick_worker("w1", MODELYARD_SHUTDOWN_GRACE_SECONDS="3000")
     job = there.job(epochs=40, deaf=True, step_seconds=0.02)

@@ -31,7 +31,7 @@ from webapp.extensions import db
 from webapp.models import Job, JobStatus
 from webapp.services.executors import training_job
 from webapp.services.local_exports import LocalExports
-from webapp.services.reaper import give_up_attempt
+from webapp.services.reaper import give_up_or_conclude
 from webapp.services.recorder import record
 
 logger = logging.getLogger(__name__)
@@ -126,7 +126,7 @@ class LocalRunner:
             if job is None or job.attempt != process.attempt:
                 continue
             if job.status in (S.RUNNING, S.CANCELLING):
-                give_up_attempt(job, reason="its process on this host died without a word")
+                give_up_or_conclude(job, reason="its process on this host died without a word")
 
     def _pass_on_cancels(self) -> None:
         ids = list(self._running)
@@ -146,7 +146,7 @@ class LocalRunner:
         """Requeue what ran when the last runner of this host died: its processes died with it."""
         statement = select(Job).where(Job.status.in_([S.RUNNING, S.CANCELLING]))
         for job in list(db.session.scalars(statement)):
-            give_up_attempt(job, reason="the recorder on this host was lost")
+            give_up_or_conclude(job, reason="the recorder on this host was lost")
 
 
 class LocalProcess:
