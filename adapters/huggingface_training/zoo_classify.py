@@ -335,10 +335,10 @@ SPECS: list[ModelSpec] = [
     *family(
         _base("pvt"),
         [
-            ("pvt-tiny-224", "Zetatech", {"depths": [2, 2, 2, 2]}),
-            ("pvt-small-224", "Zetatech", {"depths": [3, 4, 6, 3]}),
-            ("pvt-medium-224", "Zetatech", {"depths": [3, 4, 18, 3]}),
-            ("pvt-large-224", "Zetatech", {"depths": [3, 8, 27, 3]}),
+            ("pvt-tiny-224", "Xrenya", {"depths": [2, 2, 2, 2]}),
+            ("pvt-small-224", "Xrenya", {"depths": [3, 4, 6, 3]}),
+            ("pvt-medium-224", "Xrenya", {"depths": [3, 4, 18, 3]}),
+            ("pvt-large-224", "Xrenya", {"depths": [3, 8, 27, 3]}),
         ],
     ),
     *family(

@@ -237,11 +237,10 @@ SPECS: list[ModelSpec] = [
     ),
     *family(
         _base("d_fine", 640, size_step=32, normalisation=PLAIN),
-        [("dfine-l", None, {})],
+        [("dfine-large-coco", "ustc-community", {})],
     ),
     *family(_base("deimv2", 640, size_step=32), [("deimv2-base", None, {})]),
-    *family(_base("rf_detr", 560, size_step=56), [("rf-detr-base", None, {})]),
-    *family(_base("lw_detr", 640, size_step=64), [("lwdetr-tiny", None, {})]),
+    *family(_base("rf_detr", 560, size_step=56), [("rf-detr-base", "Roboflow", {})]),
     *family(
         _base("yolos", 512, size_step=16),
         [
