@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Iterator
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -99,3 +101,20 @@ def test_time_left_is_of_the_attempt_and_no_gpu_is_asked_on_a_cpu(
     last = said(pipe[0])[-1]["data"]
     assert last["eta_seconds"] == 10.0
     assert last["device_memory_bytes"] is None
+
+
+def test_gpu_memory_is_the_most_that_the_slots_cards_held(
+    pipe: tuple[Connection, Connection], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = {0: 3 * 2**30, 1: 2**30, 2: 9 * 2**30}
+    cuda = SimpleNamespace(is_initialized=lambda: True, max_memory_reserved=held.__getitem__)
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda))
+    job = TrainingJob(
+        id=1, attempt=1, framework="timm", model_name="resnet18",
+        task_type=TaskType.IMAGE_CLASSIFICATION, dataset_path=Path("/data"),
+        dataset_format=DatasetFormat.IMAGEFOLDER, epochs=4, batch_size=8, learning_rate=0.1,
+        compute_device="cuda:0,1",
+    )  # fmt: skip
+    PipeReporter(job, pipe[1]).progress(epoch=1, step=1, steps=2)
+    [message] = said(pipe[0])
+    assert message["data"]["device_memory_bytes"] == 4 * 2**30
