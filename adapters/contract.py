@@ -106,6 +106,8 @@ class ErrorKind(StrEnum):
     DISK_FULL = "disk_full"
     DEVICE = "device"
     CHILD_DIED = "child_died"
+    STALLED = "stalled"  # no step for too long
+    TIME_LIMIT = "time_limit"
     WORKER_LOST = "worker_lost"
     FRAMEWORK = "framework"
 

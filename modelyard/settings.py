@@ -242,6 +242,10 @@ SETTINGS: tuple[Setting, ...] = (
             "Time a cancelled child has to write its checkpoint before it is killed."),
     Setting("MODELYARD_SHUTDOWN_GRACE_SECONDS", "shutdown_grace_seconds", _seconds(0, 3600), "10",
             "Time the children of a worker that shuts down have to write their checkpoints."),
+    Setting("MODELYARD_STALL_SECONDS", "stall_seconds", _seconds(0, 604800), "1800",
+            "Time without a step after which a child hangs and is killed; 0: never."),
+    Setting("MODELYARD_ATTEMPT_SECONDS", "attempt_seconds", _seconds(0, 31536000), "0",
+            "Time after which an attempt is ended as failed; 0: none. Resuming goes on."),
     Setting("MODELYARD_SPOT_NOTICE", "spot_notice", _text, None,
             "Command that the worker runs every 5 s; when it succeeds, the machine is about to be "
             "taken away and jobs are handed back. See docs/operations.md.", "none"),
@@ -296,6 +300,8 @@ class Settings:
     max_attempts: int
     cancel_grace_seconds: float
     shutdown_grace_seconds: float
+    stall_seconds: float
+    attempt_seconds: float
     spot_notice: str | None
     redis_away: str
     threads: int

@@ -12,6 +12,7 @@ from adapters.contract import DeviceChoice, TrainingError, TrainingJob
 from adapters.wire import EventType, Outcome, job_folder
 from modelyard.settings import Settings
 from workers.devices import device_title, gpu_watch
+from workers.limits import Limits
 from workers.placement import check_placed
 from workers.presence import framework_versions
 from workers.stopping import StopRequest
@@ -77,4 +78,7 @@ def run_attempt(
         cancel_grace_seconds=settings.cancel_grace_seconds,
         shutdown_grace_seconds=settings.shutdown_grace_seconds,
         lease_until=lease_until,
+        limits=Limits(
+            stall_seconds=settings.stall_seconds, attempt_seconds=settings.attempt_seconds
+        ),
     ).run()

@@ -15,11 +15,12 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, Protocol
 
-from adapters.contract import ErrorKind, TrainingJob
+from adapters.contract import ErrorKind, TrainingError, TrainingJob
 from adapters.wire import EventType, Outcome
 from modelyard.process import kill_group
 from workers.child import METRICS_KEPT
 from workers.leash import Leash
+from workers.limits import Limits
 from workers.load import LoadMeter, LoadSampler
 from workers.log_lines import LogLines
 from workers.stopping import Stop, StopRequest
@@ -73,6 +74,7 @@ class Supervisor:
         cancel_grace_seconds: float,
         shutdown_grace_seconds: float,
         lease_until: Callable[[], float] = lambda: math.inf,
+        limits: Limits | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._job = job
@@ -81,6 +83,8 @@ class Supervisor:
         self._stop = stop
         self._grace = {Stop.NOW: cancel_grace_seconds, Stop.SHUTDOWN: shutdown_grace_seconds}
         self._leash = Leash(lease_until)
+        self._limits = limits or Limits(stall_seconds=0, attempt_seconds=0)
+        self._exceeded: TrainingError | None = None
         self._clock = clock
         self._log = LogLines()
         self._log_due = clock()
@@ -120,6 +124,7 @@ class Supervisor:
             self._read(pipes, ready)
             self._tend_leash(pid, pipes)
             self._pass_on_stop(pid, pipes)
+            self._look_at_limits(pid)
             self._flush_log()
             self._tell_load()
             if sentinel in ready:
@@ -149,6 +154,7 @@ class Supervisor:
             return
         if self._asked == Stop.LOST:
             return
+        self._limits.stepped()
         if type == EventType.ARTIFACT:
             described = describe_artifact(Path(data["path"]), root=self._job.output_dir)
             if described is None:
@@ -195,6 +201,13 @@ class Supervisor:
         if self._kill_at is not None and self._clock() >= self._kill_at:
             _kill(pid)
 
+    def _look_at_limits(self, pid: int) -> None:
+        """Kill a child that takes too long; what comes after its result has limits of its own."""
+        if self._final is None and self._exceeded is None:
+            self._exceeded = self._limits.exceeded(paused=self._leash.paused)
+        if self._exceeded is not None:
+            _kill(pid)
+
     @staticmethod
     def _ask(pipes: SupervisorPipes, request: bytes) -> None:
         try:
@@ -215,7 +228,10 @@ class Supervisor:
         self._flush_log(force=True)
 
     def _judge(self, exit_code: int | None) -> Ending:
-        return judge(self._final, stop=self._asked, exit_code=exit_code)
+        final = self._final
+        if final is None and self._exceeded is not None:
+            final = {"error": self._exceeded.to_json()}
+        return judge(final, stop=self._asked, exit_code=exit_code)
 
 
 def _kill(pid: int) -> None:

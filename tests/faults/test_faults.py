@@ -236,6 +236,15 @@ def test_a_child_that_always_dies_at_the_same_place_is_not_tried_for_ever(there:
     assert "the same way at the same place twice" in job.error["message"]
 
 
+def test_a_child_that_hangs_is_ended_and_frees_its_slot(there: Site) -> None:
+    there.quick_worker("w1", MODELYARD_STALL_SECONDS="1.5")
+    job, after = there.job(epochs=5, hangs_at=2, becomes="failed"), there.job(epochs=2)
+    there.wait(job, ended, seconds=45)
+    assert job.error is not None
+    assert job.error["kind"] == "stalled"
+    there.wait(after, ended)
+
+
 def test_of_two_recorders_the_second_takes_over_from_one_that_is_killed(
     tmp_path: Path, redis_service: RedisService
 ) -> None:

@@ -13,7 +13,7 @@ from adapters.contract import ErrorKind
 
 # Failures of the machine or the moment, which another attempt, perhaps elsewhere, need not meet.
 # Everything else is the same the next time: the data, the disk, the weights, the numbers, the code.
-RETRIED = frozenset({ErrorKind.CHILD_DIED, ErrorKind.DEVICE})
+RETRIED = frozenset({ErrorKind.CHILD_DIED, ErrorKind.DEVICE, ErrorKind.STALLED})
 
 
 @dataclass(frozen=True)
