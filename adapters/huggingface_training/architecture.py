@@ -68,6 +68,8 @@ def make_config(
         values.pop("image_size", None)
     elif published is None and spec.model_type in ("yolos", "hiera"):
         values["image_size"] = [image_size, image_size]
+    if "num_labels" in known:  # a field of its own, which the names do not set
+        values["num_labels"] = len(classes)
     try:
         config = kind(
             **values, id2label=names, label2id={name: int(i) for i, name in names.items()}

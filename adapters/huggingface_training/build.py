@@ -202,7 +202,7 @@ def _check_input(plan: Plan, model: Any, forward: dict[str, Any]) -> None:
             f"{str(error).strip().splitlines()[0]}",
             hint=f"Leave the image size to the model's own, {plan.spec.image_size}.",
         ) from error
-    if plan.job.task_type == TaskType.SEMANTIC_SEGMENTATION:
+    if plan.job.task_type != TaskType.OBJECT_DETECTION:
         assert outputs.logits.shape[1] == len(plan.content.classes)
 
 

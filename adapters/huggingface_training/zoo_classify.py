@@ -446,7 +446,6 @@ SPECS: list[ModelSpec] = [
         _base("hiera"),
         [("hiera-base-224", None, {}), ("hiera-tiny-224", None, {"depths": [1, 2, 7, 2]})],
     ),
-    *family(_base("pp_lcnet"), [("pp-lcnet-1.0", None, {})]),
     *(
         ModelSpec(
             f"mit-b{number}",
