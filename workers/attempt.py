@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from adapters.contract import DeviceChoice, TrainingError, TrainingJob
 from adapters.wire import EventType, Outcome, job_folder
@@ -42,6 +43,18 @@ def place(
     )
 
 
+def introduction(job: TrainingJob, settings: Settings) -> dict[str, Any]:
+    """Return what an attempt's first event tells: who trains a placed job, and with what."""
+    gpus = gpu_watch.gpus() if job.compute_device != "cpu" else []
+    return {
+        "worker": settings.worker_name,
+        "host": socket.gethostname(),
+        "device": device_title(job.compute_device, gpus),
+        "versions": framework_versions([job.framework]),
+        "pid": os.getpid(),
+    }
+
+
 def run_attempt(
     job: TrainingJob,
     *,
@@ -55,15 +68,7 @@ def run_attempt(
 
     The child is paused while ``lease_until()`` lies in the past, by workers.leash.lease_clock.
     """
-    gpus = gpu_watch.gpus() if job.compute_device != "cpu" else []
-    introduction = {
-        "worker": settings.worker_name,
-        "host": socket.gethostname(),
-        "device": device_title(job.compute_device, gpus),
-        "versions": framework_versions([job.framework]),
-        "pid": os.getpid(),
-    }
-    sink(EventType.STARTED, introduction)
+    sink(EventType.STARTED, introduction(job, settings))
     try:
         check_placed(job, data_roots=settings.dataset_roots)
     except TrainingError as error:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
+from errno import EDQUOT, ENOSPC
 from typing import Any
 
 import redis
@@ -13,10 +15,10 @@ from celery.app.task import Task
 from celery.exceptions import Ignore
 
 from adapters import wire
-from adapters.contract import TrainingJob
+from adapters.contract import ErrorKind, TrainingError, TrainingJob
 from adapters.wire import Event, EventType, Outcome, job_folder
 from workers import runtime
-from workers.attempt import place, run_attempt
+from workers.attempt import introduction, place, run_attempt
 from workers.control import Attempt
 from workers.journal import Journal
 from workers.lease import Lease
@@ -81,7 +83,10 @@ class AttemptRun:
         self._told_onlookers = 0.0
 
     def run(self) -> Ending:
-        journal = Journal(self._job)
+        try:
+            journal = Journal(self._job)
+        except OSError as error:
+            return self._refuse(error)
         publisher = Publisher(
             self._attempt.lease,
             journal.path,
@@ -113,6 +118,23 @@ class AttemptRun:
                     publisher.give_up()
                     break
             journal.close()
+
+    def _refuse(self, error: OSError) -> Ending:
+        """Fail an attempt whose folder cannot be written: there is no journal to say it in."""
+        failure = TrainingError(
+            ErrorKind.DISK_FULL if error.errno in (ENOSPC, EDQUOT) else ErrorKind.UNSUPPORTED,
+            f"Worker {self._here.name} cannot write to {self._job.output_dir}: {error.strerror}",
+            hint="Make space there, or see that MODELYARD_OUTPUTS is mounted and may be written.",
+        )
+        ending = Ending(Outcome.FAILED, error=failure.to_json())
+        started = introduction(self._job, self._here.settings)
+        said = [(EventType.STARTED, started), (EventType.FINISHED, ending.to_json())]
+        events = [
+            Event(self._job.id, self._job.attempt, seq, type, datetime.now(UTC), data)
+            for seq, (type, data) in enumerate(said, start=1)
+        ]
+        self._attempt.lease.publish([event.to_json().encode() for event in events])
+        return ending
 
     def _tell_onlookers(self, event: Event) -> None:
         """Show the progress to any Celery client and to Flower, about once a second."""

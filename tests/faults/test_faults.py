@@ -325,6 +325,19 @@ def test_a_worker_stopped_past_its_lease_wakes_to_a_dead_child_and_is_not_heard(
     assert [event["attempt"] for event in finished if event["type"] == "finished"] == [2]
 
 
+def test_a_folder_that_cannot_be_written_fails_the_job_and_says_so(there: Site) -> None:
+    there.quick_worker("w1")
+    job = there.job(epochs=2, start=False, becomes="failed")
+    folder = there.home / "outputs" / wire.job_folder(job.id)
+    folder.parent.mkdir(parents=True)
+    folder.write_text("a file is in the way")
+    job_actions.start(job, actor="test")
+    there.wait(job, ended)
+    assert job.error is not None
+    assert str(folder) in job.error["message"]
+    folder.unlink()
+
+
 # The database.
 
 
