@@ -31,7 +31,7 @@ from adapters.data.description import DatasetError
 from adapters.prediction import Predictor
 from adapters.ranks import Rank, devices_of, on_ranks
 from adapters.ultralytics_training.checkpoint import STATE_KEY
-from adapters.ultralytics_training.errors import as_training_error
+from adapters.ultralytics_training.errors import as_training_error, short_memory_told
 from adapters.ultralytics_training.metrics import validation_loss
 from adapters.ultralytics_training.models import RTDETR
 from adapters.ultralytics_training.parallel import tell_library
@@ -193,7 +193,8 @@ class _Attempt:
                 self._close()
                 self._trainer = None
                 self._resume = read_resume(dataclasses.replace(self._job, resume=True))
-            self._train(size)
+            with short_memory_told():
+                self._train(size)
 
         shrinking(train, size, reporter=self._reporter, device=device)
 

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
 
 from adapters import failures
 from adapters.contract import ErrorKind, TrainingError, TrainingJob
@@ -12,6 +16,17 @@ _OUT_OF_MEMORY = re.compile(
     r"CUBLAS_STATUS_ALLOC_FAILED|CUDNN_STATUS_INTERNAL_ERROR|unable to find an engine"
 )
 _DEVICE = re.compile(r"Invalid CUDA 'device|no CUDA GPUs|NVIDIA driver", re.IGNORECASE)
+
+
+@contextmanager
+def short_memory_told() -> Iterator[None]:
+    """Raise torch's error of short memory where cuBLAS or cuDNN have words of their own for it."""
+    try:
+        yield
+    except RuntimeError as error:
+        if _OUT_OF_MEMORY.search(str(error)):
+            raise torch.OutOfMemoryError(f"out of memory: {error}") from error
+        raise
 
 
 def as_training_error(error: Exception, job: TrainingJob) -> TrainingError:
