@@ -3,7 +3,7 @@
 from kombu import Exchange, Queue
 
 from adapters import known_frameworks
-from adapters.wire import queue_name
+from adapters.wire import gpu_queue_name, queue_name
 from modelyard.settings import load_settings
 
 _settings = load_settings()
@@ -66,7 +66,8 @@ result_expires = 7 * 24 * 3600
 # would all get every message. A misspelt queue is an error, not a new one that nobody reads.
 task_queues = [
     Queue(name, Exchange(name, type="direct"), routing_key=name)
-    for name in map(queue_name, known_frameworks())
+    for framework in known_frameworks()
+    for name in (queue_name(framework), gpu_queue_name(framework))
 ]
 task_create_missing_queues = False
 

@@ -72,8 +72,16 @@ def drain_key(name: str) -> str:
 
 
 def queue_name(framework: str) -> str:
-    """Return the queue of a framework; each framework has exactly one."""
+    """Return the queue of a framework, as people see it; each framework has exactly one."""
     return framework
+
+
+def gpu_queue_name(framework: str) -> str:
+    """Return where the messages of jobs lie that must have a GPU: workers without one read others.
+
+    A framework's name has no dot, so no framework's own queue is called so.
+    """
+    return f"{queue_name(framework)}.gpu"
 
 
 def task_id(job_id: int, attempt: int) -> str:

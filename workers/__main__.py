@@ -8,7 +8,6 @@ import sys
 
 import click
 
-from adapters import wire
 from modelyard.settings import SettingsError, load_settings
 
 
@@ -29,7 +28,7 @@ def main() -> int:
     except SettingsError as error:
         click.echo(f"modelyard worker: {error}", err=True)
         return 2
-    queues = ",".join(wire.queue_name(name) for name in here.frameworks)
+    queues = ",".join(here.queues)
     click.echo(f"worker {here.name}: queues {queues}; devices {', '.join(here.devices)}")
     app.worker_main(
         [

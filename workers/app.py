@@ -28,8 +28,8 @@ def drain(draining: bool) -> None:
     """Stop consuming this worker's queues, or begin again; what trains goes on."""
     here = runtime.current()
     change = app.control.cancel_consumer if draining else app.control.add_consumer
-    for framework in here.frameworks:
-        change(wire.queue_name(framework), destination=[nodename(here.name)])
+    for queue in here.queues:
+        change(queue, destination=[nodename(here.name)])
 
 
 def nodename(worker: str) -> str:

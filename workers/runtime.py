@@ -10,7 +10,7 @@ import redis
 from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 
-from adapters import installed_frameworks, known_frameworks
+from adapters import installed_frameworks, known_frameworks, wire
 from modelyard.gpus import choose_devices
 from modelyard.settings import Settings, SettingsError
 from workers.asks import Asks
@@ -65,6 +65,14 @@ class Runtime:
         self.asks = Asks(self.redis, settings=settings, name=self.name, frameworks=self.frameworks)
         self.notice = SpotNotice(settings.spot_notice) if settings.spot_notice else None
         self.shutting_down = False
+
+    @property
+    def queues(self) -> list[str]:
+        """The broker's queues to read; of jobs that must have a GPU only where there is one."""
+        names = [wire.queue_name(name) for name in self.frameworks]
+        if self.devices != ["cpu"]:
+            names += [wire.gpu_queue_name(name) for name in self.frameworks]
+        return names
 
     def start(self) -> None:
         self.template.warm_up()

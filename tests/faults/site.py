@@ -56,12 +56,14 @@ class Site(Instance):
         epochs: int,
         start: bool = True,
         becomes: str = "completed",
+        device: str = "auto",
         **hyperparameters: Any,
     ) -> Job:
         """Make a job of the quick framework, and start it."""
         job = make_job(
             framework="quick", queue="quick", model_name="lcg", epochs=epochs,
-            dataset_path=str(self.data / "tiny"), hyperparameters=hyperparameters,
+            dataset_path=str(self.data / "tiny"), device_choice=device,
+            hyperparameters=hyperparameters,
         )  # fmt: skip
         self.expected[job.id] = becomes
         if start:

@@ -144,6 +144,21 @@ def test_a_queued_job_that_the_broker_lost_is_sent_again_once(job: Job, reaper: 
     assert fresh(job).attempt == 1
 
 
+def test_a_queued_job_that_needs_a_gpu_is_looked_for_where_it_waits(
+    job: Job, reaper: Reaper
+) -> None:
+    needs_gpu = make_job(device_choice="gpu")
+    job_actions.start(needs_gpu, actor="test")
+    client = executors.broker.redis_client()
+    waiting = wire.priority_list(wire.gpu_queue_name("timm"), 5)
+    assert client.llen(waiting) == 1
+    age = utc_now() - timedelta(seconds=RESEND_AFTER_SECONDS + 1)
+    db.session.execute(update(Attempt).values(queued_at=age))
+    db.session.commit()
+    reaper.send_again()
+    assert client.llen(waiting) == 1
+
+
 def test_a_cancel_that_redis_did_not_hear_is_repeated(
     job: Job, reaper: Reaper, redis: RedisService
 ) -> None:

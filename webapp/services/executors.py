@@ -44,7 +44,7 @@ class CeleryExecutor:
             raise Unavailable(f"The broker cannot be reached ({type(error).__name__})") from error
         broker.send(
             training_job(job).to_message(),
-            queue=job.queue,
+            queue=message_queue(job),
             task_id=wire.task_id(job.id, job.attempt),
             priority=job.priority,
         )
@@ -94,6 +94,13 @@ def check_mode(mode: str) -> None:
             f"TRAINING_EXECUTION_MODE is '{mode}', which this version does not have yet; "
             f"use one of {', '.join(EXECUTORS)}"
         )
+
+
+def message_queue(job: Job) -> str:
+    """Return the broker's queue of a job: of those that must have a GPU, one of their own."""
+    if job.device_choice == DeviceChoice.GPU:
+        return wire.gpu_queue_name(job.framework)
+    return job.queue
 
 
 def training_job(job: Job) -> TrainingJob:

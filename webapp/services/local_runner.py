@@ -22,7 +22,7 @@ from typing import TextIO
 from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 
-from adapters.contract import ContractError
+from adapters.contract import ContractError, DeviceChoice
 from adapters.wire import Event
 from modelyard.gpus import choose_devices
 from modelyard.settings import SettingsError
@@ -63,6 +63,7 @@ class LocalRunner:
             self._free = choose_devices(self._settings.gpus, per_slot=self._settings.gpus_per_slot)
         except ValueError as error:
             raise SettingsError(f"MODELYARD_GPUS: {error}") from error
+        self._has_gpu = self._free != ["cpu"]
         self._running: dict[int, LocalProcess] = {}
         self._exports = LocalExports(self._settings)
 
@@ -87,7 +88,7 @@ class LocalRunner:
             self._collect()
             self._pass_on_cancels()
             self._exports.step()
-            while self._free and (job := _next_queued()) is not None:
+            while self._free and (job := _next_queued(gpu=self._has_gpu)) is not None:
                 self._start(job)
         except OperationalError as error:
             logger.warning("the database does not answer: %s", str(error).splitlines()[0])
@@ -208,11 +209,12 @@ class LocalProcess:
         self.started.set()
 
 
-def _next_queued() -> Job | None:
-    """Return the queued job whose turn it is."""
+def _next_queued(*, gpu: bool) -> Job | None:
+    """Return the queued job whose turn it is; one that must have a GPU only where there is one."""
+    able = [DeviceChoice.AUTO, DeviceChoice.CPU, *([DeviceChoice.GPU] if gpu else [])]
     statement = (
         select(Job)
-        .where(Job.status == S.QUEUED)
+        .where(Job.status == S.QUEUED, Job.device_choice.in_(able))
         .order_by(Job.priority.desc(), Job.queued_at, Job.id)
         .limit(1)
     )

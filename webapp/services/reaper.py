@@ -24,7 +24,7 @@ from webapp.models.columns import utc_now
 from webapp.services import event_log
 from webapp.services.broker import redis_client
 from webapp.services.errors import Unavailable
-from webapp.services.executors import get_executor
+from webapp.services.executors import get_executor, message_queue
 from webapp.services.job_actions import close_attempt, send_handed_back
 from webapp.services.lifecycle import transition
 from webapp.services.replay import record_rest
@@ -79,9 +79,10 @@ class Reaper:
             attempt = db.session.get(Attempt, (job.id, job.attempt), populate_existing=True)
             if attempt is None or attempt.queued_at > limit or _has_lease(job.id):
                 continue
-            if job.queue not in present:
-                present[job.queue] = _task_ids(job.queue)
-            if wire.task_id(job.id, job.attempt) not in present[job.queue]:
+            queue = message_queue(job)
+            if queue not in present:
+                present[queue] = _task_ids(queue)
+            if wire.task_id(job.id, job.attempt) not in present[queue]:
                 logger.warning("job %s is queued and the broker does not have it: sent", job.id)
                 get_executor().start(job)
 

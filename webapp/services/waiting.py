@@ -10,6 +10,8 @@ from typing import Any
 
 from sqlalchemy import func, select
 
+from adapters.contract import DeviceChoice
+from modelyard.gpus import GpuWatch
 from webapp.config import settings
 from webapp.extensions import db
 from webapp.models import Job, JobEvent, JobStatus
@@ -28,6 +30,8 @@ class Wait:
 
 
 NOT_WAITING = Wait()
+
+_this_host = GpuWatch(max_age_seconds=60)
 
 
 def waits(jobs: Sequence[Job]) -> dict[int, Wait]:
@@ -53,6 +57,8 @@ def _wait(
     job: Job, position: int, workers: Workers | None, remaining: dict[str, list[float]]
 ) -> Wait:
     if not broker.uses_broker():
+        if job.device_choice == DeviceChoice.GPU and not _this_host.gpus():
+            return Wait(position, "This host has no GPU, and in `subprocess` mode no other trains")
         return Wait(position, _ahead(job, position) or "This host's recorder is about to take it")
     if workers is None:
         return Wait(position, "The broker does not answer; the job keeps its place until it does")
@@ -63,6 +69,14 @@ def _wait(
             f"No worker serves the queue {job.queue}; start one with: "
             f"modelyard worker --frameworks {job.framework}",
         )
+    if job.device_choice == DeviceChoice.GPU:
+        able = [worker for worker in able if worker["gpu"]]
+        if not able:
+            return Wait(
+                position,
+                f"No worker of the queue {job.queue} has a GPU; start one on a GPU host, or clone "
+                "the job with device 'auto'",
+            )
     having = [worker for worker in able if _has_model(worker, job)]
     if not having:
         there = ", ".join(f"{w['name']} has {_version(w, job.queue)}" for w in able)
