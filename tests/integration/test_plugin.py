@@ -111,7 +111,7 @@ def test_a_plugins_job_is_described_queued_and_trained_with_no_change_to_modelya
     assert job is not None
     ended = job_is(job, lambda j: j.status in ("completed", "failed"))
     try:
-        wait_for(ended, timeout_seconds=120, what="the plug-in's job")
+        wait_for(ended, timeout_seconds=240, what="the plug-in's job")
     except TimeoutError as error:
         state = (job.status, job.progress, job.error)
         raise AssertionError(f"{error}; it is {state}\n{there.logs()}") from None
