@@ -19,7 +19,7 @@ import adapters.huggingface_training.offline  # noqa: F401  (before the library)
 
 # isort: split
 import torch
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, Trainer
 
 from adapters.contract import ErrorKind, Reporter, StopReason, TrainingError
 from adapters.huggingface_training.arguments import training_arguments
@@ -40,6 +40,7 @@ from adapters.huggingface_training.state import (
     save_last,
     trainer_state,
 )
+from adapters.huggingface_training.steps import Steps
 from adapters.timm_training.randomness import Stream, derive_seed, seed_everything
 
 # A SIGKILL costs at most this much of a long epoch.
@@ -89,7 +90,7 @@ class ReportingTrainer(Trainer):
         self._train_loader = self._loader(samples, TrainBatches(plan.order))
         self._val_loader = self._loader(samples, ValBatches(plan.order))
         arguments = training_arguments(plan, validate_first=place.step == plan.steps)
-        super().__init__(model=parts.model, args=arguments, callbacks=[_Steps(self, clock)])
+        super().__init__(model=parts.model, args=arguments, callbacks=[Steps(self, clock)])
         self.remove_callback(PrinterCallback)
         # Ours is the mean of a batch's images, whatever the model's own would be.
         self.loss_is_scaled_for_ga = False
@@ -357,53 +358,3 @@ class ReportingTrainer(Trainer):
             f"of {self.plan.steps}",
             hint=f"Try {' or '.join(advice)}. The last checkpoint is from before it.",
         )
-
-
-class _Steps(TrainerCallback):
-    """Reports each step and asks whether to stop; tells the Trainer when to validate."""
-
-    def __init__(self, trainer: ReportingTrainer, clock: Callable[[], float]) -> None:
-        self._trainer = trainer
-        self._clock = clock
-        self._began = 0.0
-
-    def on_epoch_begin(
-        self, args: TrainingArguments, state: Any, control: Any, **more: Any
-    ) -> None:
-        self._began = self._clock() - self._trainer.place.seconds
-
-    def on_pre_optimizer_step(
-        self, args: TrainingArguments, state: Any, control: Any, **more: Any
-    ) -> None:
-        self._trainer.note_rate()
-
-    def on_substep_end(
-        self, args: TrainingArguments, state: Any, control: Any, **more: Any
-    ) -> None:
-        self._after_batch(control)
-
-    def on_step_end(self, args: TrainingArguments, state: Any, control: Any, **more: Any) -> None:
-        self._trainer.count_update()
-        self._after_batch(control)
-        control.should_save = control.should_training_stop or self._trainer.checkpoint_is_due()
-
-    def on_epoch_end(self, args: TrainingArguments, state: Any, control: Any, **more: Any) -> None:
-        trainer = self._trainer
-        whole = trainer.place.step == trainer.plan.steps and trainer.stopped is None
-        control.should_evaluate = whole
-        control.should_save = control.should_log = False
-
-    def _after_batch(self, control: Any) -> None:
-        trainer = self._trainer
-        seconds = self._clock() - self._began
-        trainer.place.seconds = seconds
-        trainer.reporter.progress(
-            epoch=trainer.place.epoch,
-            step=trainer.steps_done,
-            steps=trainer.plan.steps,
-            images_per_second=trainer.images_done / max(seconds, 1e-9),
-        )
-        stop = trainer.reporter.should_stop()
-        if stop is not None and stop != StopReason.AFTER_EPOCH:
-            trainer.stopped = stop
-            control.should_training_stop = True
