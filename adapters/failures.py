@@ -36,9 +36,9 @@ def as_training_error(error: Exception, job: TrainingJob) -> TrainingError:
     if isinstance(error, torch.AcceleratorError) or "CUDA error" in text:
         hint = "The GPU or its driver failed. Look at `nvidia-smi` on the worker, then resume."
         return TrainingError(ErrorKind.DEVICE, text, hint=hint)
-    if "DataLoader worker" in text and "killed" in text:
+    if "DataLoader worker" in text and ("killed" in text or "exited unexpectedly" in text):
         hint = "The machine may be short of memory: lower the hyperparameter 'workers'."
-        return TrainingError(ErrorKind.FRAMEWORK, text, hint=hint)
+        return TrainingError(ErrorKind.CHILD_DIED, text, hint=hint)
     hint = "The job's log holds the whole traceback."
     return TrainingError(ErrorKind.FRAMEWORK, text, hint=hint)
 

@@ -56,7 +56,7 @@ adapters.data.description.DatasetError: image '/data/train/a: b/1.png' cannot be
         (RuntimeError("CUDA error: unspecified launch failure"), ErrorKind.DEVICE, "launch"),
         (
             RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."),
-            ErrorKind.FRAMEWORK,
+            ErrorKind.CHILD_DIED,
             "pid 7",
         ),
         (ZeroDivisionError("division by zero"), ErrorKind.FRAMEWORK, "ZeroDivisionError"),

@@ -1,0 +1,71 @@
+"""What the quick framework cannot show: the weights of a real one, and its loader processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from adapters import wire
+from modelyard.samples import make_samples
+from tests.factories import make_job
+from tests.faults.site import Site, ended, kill, site, training
+from tests.services import RedisService, wait_for
+from webapp.models import Job
+from webapp.services import job_actions
+
+
+@pytest.fixture
+def there(tmp_path: Path, redis_service: RedisService) -> Iterator[Site]:
+    url = f"sqlite:///{tmp_path / 'modelyard.db'}"
+    with site(tmp_path, database_url=url, redis=redis_service) as there:
+        there.environ["MODELYARD_THREADS"] = "1"  # sums split among threads differ in last bits
+        make_samples(there.data, names=["digits"])
+        there.recorder()
+        yield there
+
+
+def digits(there: Site, *, epochs: int, **hyperparameters: Any) -> Job:
+    job = make_job(
+        model_name="test_resnet", image_size=32, batch_size=64, epochs=epochs, seed=5,
+        dataset_path=str(there.data / "digits"), hyperparameters=hyperparameters,
+    )  # fmt: skip
+    job_actions.start(job, actor="test")
+    return job
+
+
+def weights(there: Site, job: Job) -> bytes:
+    folder = there.home / "outputs" / wire.job_folder(job.id)
+    return (folder / "checkpoints" / "best.safetensors").read_bytes()
+
+
+def test_the_job_of_a_killed_worker_ends_with_the_weights_of_an_undisturbed_one(
+    there: Site,
+) -> None:
+    worker = there.worker("w1")
+    undisturbed = digits(there, epochs=6)
+    there.wait(undisturbed, ended, seconds=120)
+    assert undisturbed.status == "completed", undisturbed.error
+    job = digits(there, epochs=6)
+    there.wait(job, lambda j: j.progress and j.progress["epoch"] >= 3, seconds=60)
+    kill(worker)
+    there.worker("w2")
+    there.wait(job, ended, seconds=120)
+    assert (job.status, job.attempt) == ("completed", 2)
+    assert job.latest_metrics["top1"] == undisturbed.latest_metrics["top1"]
+    assert weights(there, job) == weights(there, undisturbed)
+
+
+def test_a_killed_loader_process_costs_an_attempt_and_not_the_job(there: Site) -> None:
+    there.worker("w1")
+    job = digits(there, epochs=8, workers=1)
+    there.wait(job, training, seconds=60)
+    children = wait_for(lambda: len(there.children()) >= 2 and there.children(), what="a loader")
+    leader = min(children, key=lambda p: p.create_time())
+    loader = psutil.Process(leader.pid).children()[0]
+    loader.kill()
+    there.wait(job, ended, seconds=120)
+    assert (job.status, job.attempt, job.lost_attempts) == ("completed", 2, 1)
