@@ -35,7 +35,7 @@ from webapp.models import Attempt, Job, JobEvent, JobStatus, StatusChange
 from webapp.services import job_actions
 from webapp.services.errors import Refused
 from webapp.services.job_actions import CancelMode
-from webapp.services.lifecycle import TRANSITIONS
+from webapp.services.lifecycle import TRANSITIONS, transition
 from webapp.services.reaper import give_up_attempt
 from webapp.services.recorder import record
 
@@ -155,6 +155,22 @@ class Walk(RuleBasedStateMachine):
     def reap(self) -> None:
         with self.app.app_context():
             self._reap()
+
+    @rule(to=st.sampled_from(list(JobStatus)), back=st.integers(-1, 1))
+    def try_what_is_impossible(self, to: JobStatus, back: int) -> None:
+        """Ask the one function for a change that the table or the attempt forbids."""
+        with self.app.app_context():
+            status, attempt = self._look()
+            if to in TRANSITIONS[JobStatus(status)] and back == 0:
+                return  # possible, and walked by the other rules
+            session = db.session()
+            job = db.session.get_one(Job, self.job_id)
+            done = transition(
+                session, job, to=to, attempt=attempt - back, actor="test", reason="try"
+            )
+            session.commit()
+            assert not done
+            assert self._look() == (status, attempt)
 
     @rule(first=ACTIONS, second=ACTIONS)
     def at_once(self, first: str, second: str) -> None:
