@@ -35,7 +35,7 @@ from adapters.huggingface_training.state import BEST, LAST, Place, read_last
 from adapters.huggingface_training.trainer import ReportingTrainer
 from adapters.huggingface_training.trial import trial_step
 from adapters.prediction import Predictor
-from adapters.timm_training.randomness import repeatable
+from adapters.randomness import repeatable
 
 
 class HuggingFaceAdapter:

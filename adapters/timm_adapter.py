@@ -23,6 +23,7 @@ from adapters.contract import ErrorKind, Reporter, Result, TrainingJob
 from adapters.data.reading import read_for
 from adapters.failures import as_training_error
 from adapters.prediction import Predictor
+from adapters.randomness import repeatable
 from adapters.ranks import Rank, devices_of, on_ranks
 from adapters.timm_training.best import BEST
 from adapters.timm_training.build import Parts, build
@@ -30,7 +31,6 @@ from adapters.timm_training.data import Loader, Samples, make_transforms
 from adapters.timm_training.loop import Training
 from adapters.timm_training.plan import Plan, check_task, make_plan
 from adapters.timm_training.predictor import TimmPredictor
-from adapters.timm_training.randomness import repeatable
 from adapters.timm_training.state import LAST, Place, adopt_best, read_last, restore
 from adapters.timm_training.trial import choose_batch_size
 

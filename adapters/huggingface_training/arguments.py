@@ -12,7 +12,7 @@ import torch
 from transformers import TrainingArguments
 
 from adapters.huggingface_training.plan import Plan
-from adapters.timm_training.randomness import Stream, derive_seed
+from adapters.randomness import Stream, derive_seed
 
 _OPTIMIZERS = {"adamw": "adamw_torch"}
 _MOMENTUM = {"sgd"}

@@ -33,7 +33,7 @@ from adapters.huggingface_training.pretrained import (
     read_weights,
 )
 from adapters.huggingface_training.tasks import Task, make_task
-from adapters.timm_training.randomness import Stream, derive_seed, seed_everything
+from adapters.randomness import Stream, derive_seed, seed_everything
 
 _LARGEST_NEW_SHARE = 0.25  # of all parameters, beside the head
 _HEAD = re.compile(

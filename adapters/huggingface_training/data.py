@@ -14,7 +14,7 @@ from torchvision.transforms.v2 import functional as F
 from adapters.contract import TaskType
 from adapters.data.content import Content, Sample
 from adapters.images import open_rgb
-from adapters.timm_training.randomness import Stream, derive_seed, seed_everything
+from adapters.randomness import Stream, derive_seed, seed_everything
 
 Item = dict[str, Any]  # 'image', unsigned bytes (3, H, W), and what the task's labels are made of
 

@@ -1,8 +1,8 @@
 """transformers' Trainer with our reporting, stopping, validation and checkpoints.
 
 The loop, the optimizer, the schedule, accumulation, clipping and mixed precision are the
-library's. Random numbers follow from the place (see ``randomness.py`` of timm_training), so no
-random states are kept.
+library's. Random numbers follow from the place (see ``adapters.randomness``), so no random states
+are kept.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from adapters.huggingface_training.state import (
     trainer_state,
 )
 from adapters.huggingface_training.steps import Steps
-from adapters.timm_training.randomness import Stream, derive_seed, seed_everything
+from adapters.randomness import Stream, derive_seed, seed_everything
 
 # A SIGKILL costs at most this much of a long epoch.
 SECONDS_BETWEEN_CHECKPOINTS = 300.0

@@ -13,9 +13,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from adapters.data.content import Content, Sample
 from adapters.images import open_rgb
+from adapters.randomness import Stream, derive_seed, seed_everything
 from adapters.ranks import Rank
 from adapters.schemas.timm import TimmHyperparameters
-from adapters.timm_training.randomness import Stream, derive_seed, seed_everything
 
 
 class SampleKey(NamedTuple):

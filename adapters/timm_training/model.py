@@ -11,10 +11,10 @@ from timm.models import group_parameters, is_model, resolve_model_input_args
 
 from adapters.contract import ErrorKind, Reporter, TrainingError, TrainingJob
 from adapters.failures import is_out_of_memory
+from adapters.randomness import Stream, derive_seed, seed_everything
 from adapters.timm_training.best import BEST, read_about
 from adapters.timm_training.plan import Plan
 from adapters.timm_training.pretrained import check_loaded, pretrained_file
-from adapters.timm_training.randomness import Stream, derive_seed, seed_everything
 
 
 def make_model(
