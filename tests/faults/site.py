@@ -33,6 +33,7 @@ class Site(Instance):
         self.redis = redis
         self.database_url = database_url
         self.lease_seconds = lease_seconds
+        self.first_recorder: subprocess.Popen[bytes]
         self.expected: dict[int, str] = {}  # what becomes of each job
         self.environ |= {
             "PYTHONPATH": str(PLUGIN),
@@ -80,6 +81,10 @@ class Site(Instance):
     def children(self) -> list[psutil.Process]:
         """Return the processes that train or load data, whichever worker they belong to."""
         return [p for p in processes_of(self.home) if trains(p)]
+
+    def log_of(self, module: str) -> str:
+        """Return all that the processes of a module printed."""
+        return "".join(path.read_text() for path in sorted(self.home.glob(f"{module}.*.log")))
 
     def journal(self, job_id: int) -> str:
         """Return what the job's attempts said, as the file beside its outputs has it."""

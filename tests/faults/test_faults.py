@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,7 +31,7 @@ from webapp.services.waiting import waits
 def there(tmp_path: Path, redis_service: RedisService) -> Iterator[Site]:
     url = f"sqlite:///{tmp_path / 'modelyard.db'}"
     with site(tmp_path, database_url=url, redis=redis_service) as there:
-        there.recorder()
+        there.first_recorder = there.recorder()
         yield there
         check(there)
 
@@ -161,23 +162,57 @@ def test_a_redis_frozen_and_killed_as_a_job_completes_hears_of_it_later(there: S
     assert (job.status, job.attempt) == ("completed", 1)
 
 
+def lose_the_last_second(
+    there: Site,
+    job: Job,
+    recorder: subprocess.Popen[bytes],
+    *,
+    kill_too: subprocess.Popen[bytes] | None = None,
+) -> None:
+    """Let Redis die with events that no recorder has read, and forget some of them.
+
+    ``kill_too`` dies with it.
+    """
+    there.wait(job, in_epoch(3))
+    recorder.send_signal(signal.SIGSTOP)
+    wait_for(lambda: there.journal(job.id).count('"metrics"') >= 15, what="events unread")
+    there.redis.kill()
+    if kill_too is not None:
+        kill(kill_too)
+    assert there.redis.forget(seconds=1.0) > 0
+    there.redis.start()
+    recorder.send_signal(signal.SIGCONT)
+
+
 @pytest.mark.parametrize("worker_lives", [True, False])
 def test_what_redis_lost_with_its_last_second_is_in_the_curve(
     there: Site, worker_lives: bool
 ) -> None:
     worker = there.quick_worker("w1")
-    job = there.job(epochs=25)
-    there.wait(job, in_epoch(10))
-    there.redis.kill()
-    if not worker_lives:
-        kill(worker)
-    lost = there.redis.forget(seconds=1.0)
-    assert lost > 0
-    there.redis.start()
+    job = there.job(epochs=40)
+    recorder = there.first_recorder
+    lose_the_last_second(there, job, recorder, kill_too=None if worker_lives else worker)
     if not worker_lives:
         there.quick_worker("w2")
     there.wait(job, ended, seconds=60)
     assert job.attempt == (1 if worker_lives else 2)
+    assert "events were recorded from its file" in there.log_of("webapp.recorder")
+
+
+def test_a_recorder_that_does_not_see_the_files_has_the_worker_say_it_again(
+    tmp_path: Path, redis_service: RedisService
+) -> None:
+    url = f"sqlite:///{tmp_path / 'modelyard.db'}"
+    with site(tmp_path, database_url=url, redis=redis_service) as there:
+        elsewhere = str(tmp_path / "not-shared")
+        recorder = there.start("webapp.recorder", MODELYARD_OUTPUTS=elsewhere)
+        there.quick_worker("w1")
+        job = there.job(epochs=40)
+        lose_the_last_second(there, job, recorder)
+        there.wait(job, ended, seconds=60)
+        assert (job.status, job.attempt) == ("completed", 1)
+        check(there)
+        assert "is missing here, its worker is asked for it" in there.log_of("webapp.recorder")
 
 
 def test_training_pauses_at_the_end_of_its_lease_and_goes_on_with_redis(there: Site) -> None:
