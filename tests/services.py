@@ -89,7 +89,8 @@ class RedisService:
         if seconds is None:
             shutil.rmtree(self.server.folder / "appendonlydir")
             return 0
-        [log] = self.server.folder.glob("appendonlydir/*.incr.aof")
+        logs = self.server.folder.glob("appendonlydir/*.incr.aof")
+        log = max(logs, key=lambda path: path.stat().st_mtime)
         size, kept = log.stat().st_size, _place_before(log, seconds)
         os.truncate(log, kept)
         return size - kept
@@ -119,6 +120,8 @@ def _place_before(log: Path, seconds: float) -> int:
     """Return where in an append-only log its last seconds begin, by its own notes of the time."""
     content = log.read_bytes()
     notes = [(int(m[1]), m.start()) for m in re.finditer(rb"#TS:(\d+)\r\n", content)]
+    if not notes:
+        return len(content)
     last = notes[-1][0]
     return min(place for second, place in notes if second > last - seconds)
 

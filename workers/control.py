@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import redis
@@ -117,7 +117,8 @@ class Control:
                 attempt.stop.ask(Stop.NOW)
         if not attempts:
             return
-        self._renew_due(attempts)
+        leases = self._client.mget([wire.lease_key(a.job.id) for a in attempts])
+        self._renew_due(attempts, leases)
         cancels = self._client.mget([wire.cancel_key(a.job.id) for a in attempts])
         fences = self._client.mget([wire.fence_key(a.job.id) for a in attempts])
         replays = self._client.mget([wire.replay_key(a.job.id) for a in attempts])
@@ -127,9 +128,10 @@ class Control:
             if fence is not None and int(fence) > attempt.job.attempt:
                 attempt.stop.ask(Stop.LOST)  # given up, or cancelled just as it was taken
 
-    def _renew_due(self, attempts: list[Attempt]) -> None:
-        for attempt in attempts:
-            if self._clock() >= attempt.renew_at:
+    def _renew_due(self, attempts: list[Attempt], leases: Sequence[bytes | str | None]) -> None:
+        """Renew leases in time, and at once what a Redis that restarted has lost."""
+        for attempt, lease in zip(attempts, leases, strict=True):
+            if self._clock() >= attempt.renew_at or not attempt.lease.is_held(lease):
                 self._renew(attempt)
 
     def _hear_cancel(self, attempt: Attempt, text: bytes | str | None) -> None:

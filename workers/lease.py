@@ -96,6 +96,10 @@ class Lease:
             self.until = asked + wire.LEASE_SECONDS - wire.LEASE_MARGIN_SECONDS
         return answer
 
+    def is_held(self, value: bytes | str | None) -> bool:
+        """Tell whether this is what Redis has for the lease while it is ours."""
+        return value in (self._token, self._token.encode())
+
     def go_on(self) -> None:
         """Let the child train another lease time without Redis; see MODELYARD_REDIS_AWAY."""
         self.until = self._clock() + wire.LEASE_SECONDS - wire.LEASE_MARGIN_SECONDS

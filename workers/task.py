@@ -20,6 +20,7 @@ from adapters.wire import Event, EventType, Outcome, job_folder
 from workers import runtime
 from workers.attempt import introduction, place, run_attempt
 from workers.control import Attempt
+from workers.fresh_redis import let_others_renew
 from workers.journal import Journal
 from workers.lease import Lease
 from workers.publisher import Publisher
@@ -51,6 +52,7 @@ def train(task: Task, message: Mapping[str, Any]) -> dict[str, Any]:
     here = runtime.current()
     job = TrainingJob.from_message(message)
     lease = Lease(here.redis, job, worker=here.name)
+    let_others_renew(here.redis, job, here.settings.outputs / job_folder(job.id))
     if not lease.acquire():
         # Delivered twice, cancelled while it waited, or given up: each is somebody else's now.
         logger.info("job %s attempt %s: not ours to train", job.id, job.attempt)

@@ -31,6 +31,7 @@ from tests.worker_service import ROOT
 
 PASSWORD = "correct horse battery staple"
 SETTLE_SECONDS = 240.0
+POWER_CUTS = 0.4  # of Redis's deaths, those that cost it its last second
 WEIGHTS = {"worker": 25, "child": 25, "recorder": 20, "redis": 18, "web": 12}
 
 
@@ -195,6 +196,8 @@ class Chaos:
             if self.redis_up_at is not None:
                 return False
             self.redis.kill()
+            if self.random.random() < POWER_CUTS:
+                self.redis.forget(seconds=1.0)
             self.redis_up_at = time.monotonic() + down_seconds
             return True
         if kind == "child":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,9 @@ import redis
 
 from adapters import wire
 from adapters.contract import DatasetFormat, TaskType, TrainingJob
+from tests.services import RedisService
 from workers.control import Control
+from workers.fresh_redis import let_others_renew
 from workers.lease import Lease
 from workers.runtime import connect
 from workers.stopping import Stop
@@ -73,6 +76,31 @@ def test_after_the_end_a_second_copy_of_the_message_does_not_train(client: redis
     mine.release()
     assert not lease(client).hold()
     assert lease(client, attempt=3).hold()
+
+
+def test_a_lease_that_redis_lost_is_renewed_at_the_next_look(client: redis.Redis) -> None:
+    control = Control(client)
+    held = lease(client)
+    held.hold()
+    control.add(JOB, task_id="t", lease=held, device="cpu")
+    client.delete(wire.lease_key(JOB.id))
+    control.poll()
+    assert held.is_held(client.get(wire.lease_key(JOB.id)))
+
+
+def test_an_attempt_that_a_file_tells_of_is_not_begun_on_a_redis_that_has_just_started(
+    redis_service: RedisService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wire, "LEASE_SECONDS", 3)
+    monkeypatch.setattr("workers.fresh_redis.REAPER_SECONDS", 1)
+    journal = tmp_path / wire.JOURNAL_NAME
+    journal.write_text('{"job_id":7,"attempt":2,"seq":1,"type":"started"}\n')
+    with connect(redis_service.url) as client:
+        let_others_renew(client, JOB, tmp_path)
+        assert client.info("server")["uptime_in_seconds"] >= 4
+        begun = time.monotonic()
+        let_others_renew(client, JOB, tmp_path)
+        assert time.monotonic() - begun < 1
 
 
 def test_what_another_holds_is_not_released(client: redis.Redis) -> None:

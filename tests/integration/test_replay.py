@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from adapters import wire
 from adapters.wire import Event, EventType
@@ -22,11 +23,12 @@ from tests.factories import (
 from tests.services import RedisService
 from webapp.extensions import db
 from webapp.models import Attempt, Job, JobEvent, Metric
+from webapp.models.columns import utc_now
 from webapp.recorder import StreamRecorder
 from webapp.services import event_log, job_actions, recorder
 from webapp.services.local_runner import StopFlag
 from webapp.services.outputs import output_dir
-from webapp.services.reaper import Reaper
+from webapp.services.reaper import RESEND_AFTER_SECONDS, Reaper
 from webapp.services.recorder import record
 
 
@@ -200,3 +202,19 @@ def test_what_was_read_before_the_database_failed_is_recorded_before_what_came_l
     publish(redis, events[3:])
     one.step()
     assert recorded_epochs(job) == [1, 2, 3, 4]
+
+
+def test_an_attempt_whose_worker_died_as_it_began_is_lost_and_not_begun_again(
+    job: Job, redis: RedisService
+) -> None:
+    write_journal(job, attempt_of(job, epochs=0))
+    with redis.client() as client:
+        client.delete(wire.priority_list("timm", 5))
+    age = utc_now() - timedelta(seconds=RESEND_AFTER_SECONDS + 1)
+    db.session.execute(update(Attempt).values(queued_at=age))
+    db.session.commit()
+    reaper = suspicious_reaper()
+    reaper.send_again()
+    assert (fresh(job).status, job.attempt) == ("running", 1)
+    reaper.give_up(reaper.suspects())
+    assert (fresh(job).status, job.attempt) == ("queued", 2)

@@ -82,7 +82,12 @@ class Reaper:
             queue = message_queue(job)
             if queue not in present:
                 present[queue] = _task_ids(queue)
-            if wire.task_id(job.id, job.attempt) not in present[queue]:
+            if wire.task_id(job.id, job.attempt) in present[queue]:
+                continue
+            # Its worker may have died right after it began: then the file tells of the attempt.
+            record_rest(job.id, job.attempt)
+            job = db.session.get_one(Job, job.id, populate_existing=True)
+            if job.status == S.QUEUED:
                 logger.warning("job %s is queued and the broker does not have it: sent", job.id)
                 get_executor().start(job)
 
