@@ -40,7 +40,7 @@ unit: install-dev
 
 integration: install-dev
 	@scripts/test-needs
-	@$(BIN)/python -m pytest --no-header tests/integration tests/faults tests/e2e
+	@$(BIN)/python -m pytest --no-header -n logical --maxprocesses 4 --dist loadfile tests/integration tests/faults tests/e2e
 
 exact-resume: install-dev ## Interrupt timm jobs at random, TIMES=20 of them; FIRST=<seed> repeats them
 	@EXACT_RESUME_TIMES=$(or $(TIMES),20) EXACT_RESUME_FIRST=$(FIRST) \

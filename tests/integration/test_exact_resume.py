@@ -46,7 +46,9 @@ from workers.supervisor import Ending, Supervisor
 from workers.template import Template
 
 TIMES = int(os.environ.get("EXACT_RESUME_TIMES", "3"))
-FIRST = int(os.environ.get("EXACT_RESUME_FIRST") or secrets.randbelow(1_000_000))
+# Random, but the same in all processes of a run that share the tests.
+_RUN = os.environ.get("PYTEST_XDIST_TESTRUNUID") or secrets.token_hex(16)
+FIRST = int(os.environ.get("EXACT_RESUME_FIRST") or int(_RUN, 16) % 1_000_000)
 LEAST_INTERRUPTIONS = 3  # that broke the job off
 GRACE_SECONDS = 30.0
 
