@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import adapters.huggingface_training.offline  # noqa: F401  (before the library)
@@ -12,6 +13,7 @@ import adapters.huggingface_training.offline  # noqa: F401  (before the library)
 import numpy as np
 import torch
 from PIL import Image
+from torch.overrides import TorchFunctionMode
 from torchvision.transforms.v2 import functional as F
 from transformers import CONFIG_MAPPING
 
@@ -30,6 +32,8 @@ from adapters.prediction import Box, FoundObject, Network, Prediction
 _BATCH = 16  # images at once: any number fits into memory
 _LOWEST_SCORE = 0.001  # what is below is no find, for mean average precision neither
 _MOST_OBJECTS = 300
+# Whose decoder begins with the places of the image that have the highest scores.
+_QUERIES_OF_PLACES = {"rt_detr", "rt_detr_v2", "d_fine", "deimv2"}
 
 
 class HuggingFacePredictor:
@@ -116,10 +120,36 @@ class _Raw(torch.nn.Module):
         self.model = model
         self._boxes = "boxes" in outputs
         self._forward = dict(forward)
+        # Queries that are learnt, not taken from the places, belong to the first, the second, ….
+        by_place = model.config.model_type in _QUERIES_OF_PLACES
+        by_place = by_place and not model.config.learn_initial_query
+        self._choosing = _BestInOrder if by_place else nullcontext
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        found = self.model(pixel_values=images, **self._forward)
+        with self._choosing():
+            found = self.model(pixel_values=images, **self._forward)
         return (found.logits, found.pred_boxes) if self._boxes else (found.logits,)
+
+
+class _BestInOrder(TorchFunctionMode):
+    """Gives the places that become queries in the order of the image, not of their scores.
+
+    Of equal scores the first place is taken. All places outside of what anchors may cover have
+    the same score, and torch's topk takes and orders equals otherwise than another runtime's.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        if func is torch.topk and kwargs == {"dim": 1}:
+            scores, count = args
+            if torch.onnx.is_in_onnx_export():
+                best = scores.topk(count, dim=1).indices  # ONNX says that the first equal is taken
+            else:
+                best = scores.sort(dim=1, descending=True, stable=True).indices[:, :count]
+            places = best.sort(dim=1).values
+            return scores.gather(1, places), places
+        return func(*args, **(kwargs or {}))
 
 
 def _box(sides: Sequence[float]) -> Box:
