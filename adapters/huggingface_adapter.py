@@ -15,16 +15,18 @@ import os
 import shutil
 import traceback
 from contextlib import closing
+from functools import partial
 from typing import Any
 
 import torch
 import transformers
 
-from adapters.batch_size import find_batch_size, shrinking
+from adapters.batch_size import release_memory, shrinking
 from adapters.contract import ErrorKind, Reporter, Result, StopReason, TrainingJob
 from adapters.data.reading import read_for
 from adapters.failures import as_training_error
 from adapters.files import remove_leftovers
+from adapters.huggingface_training.arguments import tell_library
 from adapters.huggingface_training.augment import Augmentation
 from adapters.huggingface_training.build import Parts, build, rebuild
 from adapters.huggingface_training.data import Samples
@@ -33,9 +35,10 @@ from adapters.huggingface_training.predictor import load_predictor
 from adapters.huggingface_training.pretrained import StoppedMeanwhile
 from adapters.huggingface_training.state import BEST, LAST, Place, read_last
 from adapters.huggingface_training.trainer import ReportingTrainer
-from adapters.huggingface_training.trial import trial_step
+from adapters.huggingface_training.trial import choose_batch_size
 from adapters.prediction import Predictor
 from adapters.randomness import repeatable
+from adapters.ranks import Rank, devices_of, on_ranks
 
 
 class HuggingFaceAdapter:
@@ -45,55 +48,79 @@ class HuggingFaceAdapter:
 
     def train(self, job: TrainingJob, reporter: Reporter) -> Result:
         """Train one attempt; see :class:`adapters.contract.Adapter`."""
-        with offline.library_log(reporter.log):
-            try:
-                plan = make_plan(job, read_for(job))
-                with repeatable(plan.device):
-                    return _train(plan, reporter)
-            except StoppedMeanwhile as stop:
-                return Result(epochs_completed=0, stopped=stop.reason)
-            except Exception as error:
-                told = as_training_error(error, job)
-                if told is error:
-                    raise
-                if told.kind in (ErrorKind.FRAMEWORK, ErrorKind.DEVICE):
-                    traceback.print_exception(error)  # into the job's log, which the hint speaks of
-                raise told from error
+        try:
+            return _train(job, reporter)
+        except Exception as error:
+            told = as_training_error(error, job)
+            if told is error:
+                raise
+            if told.kind in (ErrorKind.FRAMEWORK, ErrorKind.DEVICE):
+                traceback.print_exception(error)  # into the job's log, which the hint speaks of
+            raise told from error
 
     def load(self, job: TrainingJob) -> Predictor:
         """Load the best model of a job; see :class:`adapters.contract.Adapter`."""
         return load_predictor(job)
 
 
-def _train(plan: Plan, reporter: Reporter) -> Result:
+def _train(job: TrainingJob, reporter: Reporter) -> Result:
+    devices = devices_of(job.compute_device)
+    if job.batch_size:
+        return on_ranks(partial(_attempt, job), job=job, reporter=reporter, devices=devices)
+    # Found on one of the devices, which are alike, for all of them.
+    size = on_ranks(
+        partial(_find_batch_size, job, len(devices)),
+        job=job,
+        reporter=reporter,
+        devices=devices[:1],
+        apart=len(devices) > 1,
+    )
+    release_memory()  # of the trials
+    goes_on = job.resume
+
+    def attempt(size: int) -> Result:
+        nonlocal goes_on
+        attempted = dataclasses.replace(job, resume=goes_on)
+        goes_on = True  # after out-of-memory, from what this attempt has kept
+        work = partial(_attempt, attempted, batch_size=size)
+        return on_ranks(work, job=job, reporter=reporter, devices=devices)
+
+    return shrinking(attempt, size, reporter=reporter, device=job.compute_device)
+
+
+def _find_batch_size(job: TrainingJob, ranks: int, rank: Rank, reporter: Reporter) -> int:
+    """Return the batch size that a job goes on with, or the largest that fits."""
+    with offline.library_log(reporter.log):
+        plan = make_plan(job, read_for(job), rank=rank)
+        kept = _kept_state(plan, reporter)
+        if kept is not None:
+            return int(kept["chosen_batch_size"])
+        with repeatable(plan.device):
+            return choose_batch_size(plan, reporter, ranks=ranks)
+
+
+def _attempt(
+    job: TrainingJob, rank: Rank, reporter: Reporter, *, batch_size: int | None = None
+) -> Result:
+    """Train on one device, alone or as a rank among others."""
+    if rank.total > 1:
+        tell_library(rank)
+    with offline.library_log(reporter.log):
+        plan = make_plan(job, read_for(job), rank=rank)
+        if batch_size:
+            plan = plan.with_batch_size(batch_size)
+        try:
+            with repeatable(plan.device):
+                return _train_plan(plan, reporter)
+        except StoppedMeanwhile as stop:
+            return Result(epochs_completed=0, stopped=stop.reason)
+
+
+def _train_plan(plan: Plan, reporter: Reporter) -> Result:
+    """Train with a batch size, from the last checkpoint where there is one."""
     if plan.device.type == "cuda":
         torch.cuda.set_device(plan.device)
-    checkpoints = plan.job.checkpoints_dir
-    checkpoints.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(checkpoints)
-    for leftover in checkpoints.glob(".best-*"):
-        shutil.rmtree(leftover, ignore_errors=True)
-    if not plan.job.resume:
-        _begin_anew(plan)
-    if plan.batch_size:
-        return _attempt(plan, reporter)
-    size = _kept_batch_size(plan, reporter) or _largest_batch(plan, reporter)
-
-    def train(batch_size: int) -> Result:
-        return _attempt(dataclasses.replace(plan, batch_size=batch_size), reporter)
-
-    return shrinking(train, size, reporter=reporter, device=plan.device)
-
-
-def _begin_anew(plan: Plan) -> None:
-    """Remove what a later attempt could go on from though this one has nothing to do with it."""
-    (plan.job.checkpoints_dir / LAST).unlink(missing_ok=True)
-    shutil.rmtree(plan.job.checkpoints_dir / BEST, ignore_errors=True)
-
-
-def _attempt(plan: Plan, reporter: Reporter) -> Result:
-    """Train with a batch size, from the last checkpoint where there is one."""
-    kept = _kept_state(plan, reporter)
+    kept = plan.rank.first(partial(_kept_state, plan, reporter))
     if kept is None:
         parts, place = build(plan, reporter, load_weights=True), Place()
     else:
@@ -113,12 +140,19 @@ def _attempt(plan: Plan, reporter: Reporter) -> Result:
 
 def _kept_state(plan: Plan, reporter: Reporter) -> dict[str, Any] | None:
     """Return the checkpoint to go on from, or None where the job begins."""
-    last = plan.job.checkpoints_dir / LAST
-    if last.exists():  # of a job that began anew there is one after its first epoch
+    checkpoints = plan.job.checkpoints_dir
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(checkpoints)
+    for leftover in checkpoints.glob(".best-*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    last = checkpoints / LAST
+    if plan.job.resume and last.exists():
         return read_last(last, plan=plan, reporter=reporter)
     if plan.job.resume:
         reporter.log(f"no checkpoint at {last}: training from the beginning")
-        _begin_anew(plan)
+    # Else a later attempt could go on from what this one has nothing to do with.
+    last.unlink(missing_ok=True)
+    shutil.rmtree(checkpoints / BEST, ignore_errors=True)
     return None
 
 
@@ -127,6 +161,8 @@ def _continued(plan: Plan, kept: dict[str, Any], reporter: Reporter) -> Plan:
     if kept["device"] != plan.device.type:
         reporter.log(f"continuing on {plan.device.type} what began on {kept['device']}")
         return plan
+    if kept["ranks"] != plan.rank.total:
+        reporter.log(f"began on {kept['ranks']} devices, {plan.rank.total} here: last bits differ")
     threads, cores = kept["threads"], len(os.sched_getaffinity(0))
     if plan.device.type == "cpu" and threads != torch.get_num_threads():
         # Sums are split among the threads, so their number shows in the last bits.
@@ -165,7 +201,8 @@ def _tell_plan(plan: Plan, parts: Parts, reporter: Reporter) -> None:
     trained = sum(p.numel() for p in parts.model.parameters() if p.requires_grad)
     splits = ", ".join(f"{len(images)} {split}" for split, images in plan.content.splits.items())
     reporter.log(
-        f"transformers {transformers.__version__}, torch {torch.__version__} on {plan.device}: "
+        f"transformers {transformers.__version__}, torch {torch.__version__} on "
+        f"{plan.job.compute_device}: "
         f"{plan.job.model_name}, {parameters / 1e6:.2f} million parameters"
         + (f" ({trained / 1e6:.2f} trained)" if trained != parameters else "")
     )
@@ -174,25 +211,6 @@ def _tell_plan(plan: Plan, parts: Parts, reporter: Reporter) -> None:
         f"{plan.precision}, {plan.optimizer}, {plan.steps} batches of {plan.batch_size} an epoch, "
         f"{plan.workers} loader processes, {torch.get_num_threads()} threads"
     )
-
-
-def _kept_batch_size(plan: Plan, reporter: Reporter) -> int | None:
-    """Return the batch size that an earlier attempt found."""
-    last = plan.job.checkpoints_dir / LAST
-    if not last.exists():
-        return None
-    return int(read_last(last, plan=plan, reporter=reporter)["chosen_batch_size"])
-
-
-def _largest_batch(plan: Plan, reporter: Reporter) -> int:
-    chosen = find_batch_size(
-        trial_step(plan, reporter),
-        device=plan.device,
-        train_images=len(plan.content.splits["train"]),
-        accumulation_steps=plan.hyperparameters.accumulation_steps,
-    )
-    reporter.decided("batch_size", chosen.size, why=chosen.why)
-    return chosen.size
 
 
 def _result(plan: Plan, parts: Parts, place: Place, *, stopped: StopReason | None) -> Result:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+import os
+from functools import cached_property, partial
 from typing import Any
 
 import adapters.huggingface_training.offline  # noqa: F401  (before the library)
 
 # isort: split
 import torch
+from accelerate.utils import (  # type: ignore[import-untyped]
+    check_cuda_p2p_ib_support,
+    reduce,
+)
 from transformers import TrainingArguments
+from transformers.loss import loss_for_object_detection
 
 from adapters.huggingface_training.plan import Plan
 from adapters.randomness import Stream, derive_seed
+from adapters.ranks import Rank
 
 _OPTIMIZERS = {"adamw": "adamw_torch"}
 _MOMENTUM = {"sgd"}
@@ -37,6 +44,25 @@ class OneDevice(TrainingArguments):
     modelyard_device = "cpu"
 
 
+def tell_library(rank: Rank) -> None:
+    """Set in a rank's own process what accelerate reads, which finds the group by itself.
+
+    It would take the n-th device that is there; the job's may be others.
+    """
+    os.environ["ACCELERATE_TORCH_DEVICE"] = rank.device
+    os.environ["ACCELERATE_BYPASS_DEVICE_MAP"] = "true"
+    # Without it the library sets the number of threads, by all cores of the machine.
+    os.environ["OMP_NUM_THREADS"] = str(torch.get_num_threads())
+    if rank.device != "cpu" and not check_cuda_p2p_ib_support():
+        # Of cards without it accelerate refuses a group that was not told; NCCL reads it later.
+        os.environ.update(NCCL_P2P_DISABLE="1", NCCL_IB_DISABLE="1")
+    # DETR's loss divides the mean of the ranks' numbers of boxes by the ranks once more, where
+    # their sum is meant: boxes would count twice as much on two devices.
+    loss_for_object_detection.reduce = partial(  # type: ignore[attr-defined]
+        reduce, reduction="sum"
+    )
+
+
 def training_arguments(plan: Plan, *, validate_first: bool) -> TrainingArguments:
     """Return the Trainer's arguments of a plan."""
     hp, device = plan.hyperparameters, plan.device
@@ -44,8 +70,8 @@ def training_arguments(plan: Plan, *, validate_first: bool) -> TrainingArguments
     arguments: TrainingArguments = kind(
         output_dir=str(plan.job.checkpoints_dir),
         num_train_epochs=plan.job.epochs,
-        per_device_train_batch_size=plan.batch_size,
-        per_device_eval_batch_size=plan.batch_size,
+        per_device_train_batch_size=plan.batch_size // plan.rank.total,
+        per_device_eval_batch_size=plan.batch_size // plan.rank.total,
         gradient_accumulation_steps=hp.accumulation_steps,
         learning_rate=plan.job.learning_rate,
         weight_decay=hp.weight_decay,

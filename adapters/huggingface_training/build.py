@@ -28,6 +28,7 @@ from adapters.huggingface_training.ema import MovingAverage
 from adapters.huggingface_training.plan import Plan
 from adapters.huggingface_training.pretrained import (
     WEIGHTS,
+    StoppedMeanwhile,
     Weights,
     pretrained_weights,
     read_weights,
@@ -112,6 +113,7 @@ def finish(plan: Plan, model: Any, processor: Any) -> Parts:
             processor=processor,
             image_size=plan.image_size,
             device=plan.device,
+            rank=plan.rank,
         ),
         ema=MovingAverage(model, decay=hp.ema_decay, warmup=hp.ema_warmup) if hp.ema else None,
     )
@@ -130,7 +132,21 @@ def _weights(plan: Plan, reporter: Reporter) -> Weights | None:
             )
         reporter.log(f"beginning with the best weights of job {job.initial_job_id}")
         return read_weights(folder)
-    return pretrained_weights(job, plan.spec, reporter) if job.pretrained else None
+    return _published(plan, reporter) if job.pretrained else None
+
+
+def _published(plan: Plan, reporter: Reporter) -> Weights:
+    """Return published weights, which rank 0 downloads. Raises StoppedMeanwhile on all ranks."""
+    stop = None
+    if plan.rank.number == 0:
+        try:
+            weights = pretrained_weights(plan.job, plan.spec, reporter)
+        except StoppedMeanwhile as asked:
+            stop = asked.reason
+    stop = plan.rank.agree(stop)
+    if stop is not None:
+        raise StoppedMeanwhile(stop)
+    return weights if plan.rank.number == 0 else pretrained_weights(plan.job, plan.spec, reporter)
 
 
 def _model(plan: Plan, weights: Weights | None, reporter: Reporter) -> Any:

@@ -15,6 +15,7 @@ from adapters.contract import TaskType
 from adapters.data.content import Content, Sample
 from adapters.images import open_rgb
 from adapters.randomness import Stream, derive_seed, seed_everything
+from adapters.ranks import Rank
 
 Item = dict[str, Any]  # 'image', unsigned bytes (3, H, W), and what the task's labels are made of
 
@@ -70,17 +71,26 @@ def read_item(content: Content, sample: Sample) -> Item:
 
 
 class Order:
-    """Which images are in which batch of which epoch."""
+    """Which images are in which batch of which epoch, and which of them are this rank's.
 
-    def __init__(self, *, train_size: int, val_size: int, batch_size: int, seed: int) -> None:
+    Of every batch each rank has an image at least: they compute step by step together. Of training
+    all have as many, so that the mean of their gradients is the batch's.
+    """
+
+    def __init__(
+        self, *, train_size: int, val_size: int, batch_size: int, seed: int, rank: Rank
+    ) -> None:
         self._train_size = train_size
         self._val_size = val_size
         self._batch_size = batch_size
         self._seed = seed
+        self._rank = rank
         # The images left over after the last whole batch sit out the epoch, each epoch others: a
         # batch of one is nothing that batch norms learn from. A set smaller than one batch is one.
         self.train_steps = max(1, train_size // batch_size)
         self.val_steps = -(-val_size // batch_size)
+        if 0 < val_size % batch_size < rank.total:
+            self.val_steps = max(1, self.val_steps - 1)  # the last batch takes them along
 
     def train(self, epoch: int) -> Iterator[list[SampleKey]]:
         """Yield the keys of an epoch's batches."""
@@ -88,13 +98,20 @@ class Order:
         order = torch.randperm(self._train_size, generator=generator).tolist()
         size = self._batch_size
         for step in range(self.train_steps):
-            yield [SampleKey("train", epoch, n) for n in order[step * size : (step + 1) * size]]
+            numbers = order[step * size : (step + 1) * size]
+            whole = len(numbers) // self._rank.total * self._rank.total
+            yield [SampleKey("train", epoch, number) for number in self._share(numbers[:whole])]
 
     def val(self) -> Iterator[list[SampleKey]]:
         """Yield the keys of the validation batches."""
-        for begin in range(0, self._val_size, self._batch_size):
-            end = min(begin + self._batch_size, self._val_size)
-            yield [SampleKey("val", 0, number) for number in range(begin, end)]
+        size = self._batch_size
+        for step in range(self.val_steps):
+            end = (step + 1) * size if step + 1 < self.val_steps else self._val_size
+            numbers = list(range(step * size, end))
+            yield [SampleKey("val", 0, number) for number in self._share(numbers)]
+
+    def _share(self, numbers: list[int]) -> list[int]:
+        return numbers[self._rank.number :: self._rank.total]
 
 
 class TrainBatches(Sampler[list[SampleKey]]):

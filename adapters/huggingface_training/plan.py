@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from adapters.contract import ErrorKind, TaskType, TrainingError, TrainingJob
 from adapters.data.content import Content
 from adapters.huggingface_training.data import Order
 from adapters.huggingface_training.zoo import ModelSpec, find_spec
+from adapters.ranks import Rank
 from adapters.schemas.huggingface import (
     DEFAULT_OPTIMIZER,
     OPTIMIZERS,
@@ -39,10 +41,11 @@ class Plan:
     content: Content
     image_size: int
     device: torch.device
+    rank: Rank
     optimizer: str
     precision: str  # fp32, bf16 or fp16
-    workers: int  # loader processes
-    batch_size: int
+    workers: int  # loader processes of this rank
+    batch_size: int  # of all ranks together; 0: not decided yet
 
     @cached_property
     def order(self) -> Order:
@@ -52,7 +55,24 @@ class Plan:
             val_size=len(splits["val"]),
             batch_size=self.batch_size,
             seed=self.job.seed,
+            rank=self.rank,
         )
+
+    def with_batch_size(self, size: int) -> Plan:
+        """Return the plan with a batch size. Raises TrainingError where ranks cannot share it."""
+        ranks = self.rank.total
+        if size % ranks:
+            raise _unsupported(
+                f"a batch of {size} cannot be shared evenly by {ranks} devices",
+                hint=f"Take {ranks * -(-size // ranks)}.",
+            )
+        for split, samples in self.content.splits.items():
+            if split in ("train", "val") and len(samples) < ranks:
+                raise _unsupported(
+                    f"{len(samples)} {split} images cannot be shared by {ranks} devices",
+                    hint="Start it on one device.",
+                )
+        return dataclasses.replace(self, batch_size=size)
 
     @property
     def steps(self) -> int:
@@ -99,8 +119,8 @@ class Plan:
         }
 
 
-def make_plan(job: TrainingJob, content: Content) -> Plan:
-    """Decide what a job left open.
+def make_plan(job: TrainingJob, content: Content, *, rank: Rank | None = None) -> Plan:
+    """Decide what a job left open, but for a batch size of 0.
 
     Raises TrainingError(UNSUPPORTED) where it asks for what the library or this machine cannot do.
     """
@@ -119,19 +139,22 @@ def make_plan(job: TrainingJob, content: Content) -> Plan:
     if job.epochs < 1 or job.batch_size < 0:
         raise _unsupported("epochs must be at least 1, batch size at least 0 (found by trial)")
     _check_for_task(job, hyperparameters, content)
-    device = _device(job.compute_device)
-    return Plan(
+    rank = rank or Rank(job.compute_device)
+    device = _device(rank.device)
+    plan = Plan(
         job=job,
         hyperparameters=hyperparameters,
         spec=spec,
         content=content,
         image_size=_image_size(job, spec),
         device=device,
+        rank=rank,
         optimizer=optimizer,
         precision=_precision(hyperparameters.precision, device, job.task_type),
-        workers=_workers(hyperparameters.workers, device),
-        batch_size=job.batch_size,
+        workers=_workers(hyperparameters.workers, device, ranks=rank.total),
+        batch_size=0,
     )
+    return plan.with_batch_size(job.batch_size) if job.batch_size else plan
 
 
 def _hyperparameters(job: TrainingJob) -> HuggingFaceHyperparameters:
@@ -173,11 +196,6 @@ def _image_size(job: TrainingJob, spec: ModelSpec) -> int:
 
 
 def _device(name: str) -> torch.device:
-    if "," in name:
-        raise _unsupported(
-            f"training on several GPUs ({name}) is not offered for transformers",
-            hint="Start it on a worker with one GPU a slot (MODELYARD_GPUS_PER_SLOT=1).",
-        )
     try:
         device = torch.device(name)
     except RuntimeError as error:
@@ -210,13 +228,13 @@ def _precision(choice: str, device: torch.device, task_type: TaskType) -> str:
     return "bf16" if fast else "fp32"
 
 
-def _workers(choice: int | None, device: torch.device) -> int:
+def _workers(choice: int | None, device: torch.device, *, ranks: int) -> int:
     if choice is not None:
         return choice
     cores = len(os.sched_getaffinity(0))
     if device.type == "cpu":
         # Training itself uses all cores; on a few of them loader processes only get in the way.
-        return 0 if cores <= 4 else 2
+        return 0 if cores <= 4 * ranks else 2
     return min(8, max(1, cores // max(1, torch.cuda.device_count())))
 
 

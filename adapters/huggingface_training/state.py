@@ -75,6 +75,7 @@ def save_last(
         "versions": versions(),
         "precision": plan.precision,
         "device": plan.device.type,
+        "ranks": plan.rank.total,
         "threads": torch.get_num_threads(),
         "chosen_batch_size": plan.batch_size,
         "place": dataclasses.asdict(place),

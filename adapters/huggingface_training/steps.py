@@ -60,7 +60,7 @@ class Steps(TrainerCallback):
             steps=trainer.plan.steps,
             images_per_second=trainer.images_done / max(seconds, 1e-9),
         )
-        stop = trainer.reporter.should_stop()
+        stop = trainer.asked_to_stop()
         if stop is not None and stop != StopReason.AFTER_EPOCH:
             trainer.stopped = stop
             control.should_training_stop = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import adapters.huggingface_training.offline  # noqa: F401  (before the library)
@@ -23,6 +24,7 @@ from torchvision.transforms.v2 import functional as TF
 from adapters.contract import TaskType
 from adapters.data.content import IGNORED, Content
 from adapters.huggingface_training.data import Item
+from adapters.ranks import Rank
 from adapters.schemas.huggingface import HuggingFaceHyperparameters
 
 Batch = dict[str, Any]  # pixel_values (N, 3, S, S) and what the task adds
@@ -40,11 +42,13 @@ class Task(ABC):
         processor: Any,
         image_size: int,
         class_weights: torch.Tensor | None,
+        rank: Rank,
     ) -> None:
         self.classes = content.classes
         self._processor = processor
         self._image_size = image_size
         self._class_weights = class_weights
+        self._rank = rank
 
     def collate(self, items: Sequence[Item]) -> Batch:
         """Make a batch of items; images that are not of the model's size yet are resized."""
@@ -78,7 +82,10 @@ class Task(ABC):
             reduction="sum",
         )
         counted = labels[labels != IGNORED] if logits.ndim > 2 else labels
-        number = counted.numel() if weights is None else float(weights[counted].sum())
+        number = float(counted.numel() if weights is None else weights[counted].sum())
+        if self._rank.total > 1:
+            # The ranks' losses are averaged; that is to be the mean over what counts on all.
+            number = float(self._rank.sum(torch.tensor(number))) / self._rank.total
         return total / max(number, 1e-6)
 
     @abstractmethod
@@ -156,7 +163,7 @@ class MultiLabel(Task):
 
 
 class _FromLogits(Metrics):
-    """torchmetrics over class scores."""
+    """torchmetrics over class scores; of several ranks it gathers them itself."""
 
     def __init__(
         self,
@@ -211,16 +218,19 @@ class Detection(Task):
         return outputs.loss, outputs
 
     def metrics(self, device: torch.device) -> Metrics:
-        return _Boxes(self._processor, size=self._image_size)
+        return _Boxes(self._processor, size=self._image_size, rank=self._rank)
 
 
 class _Boxes(Metrics):
     """COCO's mean average precision."""
 
-    def __init__(self, processor: Any, *, size: int) -> None:
+    def __init__(self, processor: Any, *, size: int, rank: Rank) -> None:
         self._processor = processor
+        self._rank = rank
+        self._seen: list[tuple[Any, Any]] = []
         self._size = size  # COCO's areas are in pixels; small, middle and large are not reported
-        self._metric = MeanAveragePrecision(backend="pycocotools")
+        # Left to itself it gathers from the ranks image by image, and some have one less.
+        self._metric = MeanAveragePrecision(backend="pycocotools", sync_on_compute=False)
         self._metric.warn_on_many_detections = False
 
     def update(self, outputs: Any, batch: Batch) -> None:
@@ -243,9 +253,11 @@ class _Boxes(Metrics):
             }
             for truth in batch["truths"]
         ]
-        self._metric.update(predicted, truths)
+        self._seen += zip(predicted, truths, strict=True)
 
     def compute(self) -> dict[str, float]:
+        for predicted, truth in chain(*self._rank.gather(self._seen)):
+            self._metric.update([predicted], [truth])
         found = self._metric.compute()
         # COCO says -1 where there is nothing to be found.
         return {
@@ -272,7 +284,7 @@ class Segmentation(Task):
         return self._cross_entropy(logits, batch["labels"], smoothing=smoothing), outputs
 
     def metrics(self, device: torch.device) -> Metrics:
-        return _Pixels(len(self.classes), device=device)
+        return _Pixels(len(self.classes), device=device, rank=self._rank)
 
 
 def full_size(logits: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
@@ -283,8 +295,9 @@ def full_size(logits: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
 class _Pixels(Metrics):
     """Mean intersection over union, over the classes that are there or were said to be."""
 
-    def __init__(self, classes: int, *, device: torch.device) -> None:
+    def __init__(self, classes: int, *, device: torch.device, rank: Rank) -> None:
         self._classes = classes
+        self._rank = rank
         self._counts = torch.zeros(classes * classes, dtype=torch.int64, device=device)
 
     def update(self, outputs: Any, batch: Batch) -> None:
@@ -295,7 +308,7 @@ class _Pixels(Metrics):
         self._counts += torch.bincount(pairs, minlength=self._classes**2)
 
     def compute(self) -> dict[str, float]:
-        counts = self._counts.reshape(self._classes, self._classes).double()
+        counts = self._rank.sum(self._counts).reshape(self._classes, self._classes).double()
         right = counts.diagonal()
         union = counts.sum(0) + counts.sum(1) - right
         return {
@@ -311,6 +324,7 @@ def make_task(
     processor: Any,
     image_size: int,
     device: torch.device,
+    rank: Rank,
 ) -> Task:
     """Return the task of a data set."""
     kind: type[Task] = {
@@ -321,7 +335,9 @@ def make_task(
     weights = class_weights(content, hp)
     if weights is not None:
         weights = weights.to(device)
-    return kind(content, processor=processor, image_size=image_size, class_weights=weights)
+    return kind(
+        content, processor=processor, image_size=image_size, class_weights=weights, rank=rank
+    )
 
 
 def class_weights(content: Content, hp: HuggingFaceHyperparameters) -> torch.Tensor | None:

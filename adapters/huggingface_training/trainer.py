@@ -136,14 +136,16 @@ class ReportingTrainer(Trainer):
         loss, outputs = self._loss(model, inputs)
         images = len(inputs["pixel_values"])
         self._pending_loss += loss.detach().double() * images
-        self._pending_images += images
+        self._pending_images += images * self.plan.rank.total
         self._pending_steps += 1
         return (loss, outputs) if return_outputs else loss
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
         place = self.place
         step = place.step + self._pending_steps
-        seed_everything(derive_seed(self.plan.job.seed, Stream.STEP, place.epoch, step))
+        rank = self.plan.rank.number
+        where = [place.epoch, step, *([rank] if rank else [])]
+        seed_everything(derive_seed(self.plan.job.seed, Stream.STEP, *where))
         return super().training_step(model, inputs, num_items_in_batch)
 
     def evaluate(self, *arguments: Any, **settings: Any) -> dict[str, float]:
@@ -164,8 +166,9 @@ class ReportingTrainer(Trainer):
         value = value if math.isfinite(value) else 0.0
         if value > place.best_value:
             place.best_value, place.best_epoch = value, place.epoch
-            for path in save_best(self._folder / BEST, parts=self.parts):
-                self.reporter.artifact(path, kind="checkpoint")
+            if self.plan.rank.number == 0:
+                for path in save_best(self._folder / BEST, parts=self.parts):
+                    self.reporter.artifact(path, kind="checkpoint")
         self._end_epoch()
         return {f"eval_{name}": value for name, value in found.items()}
 
@@ -196,7 +199,7 @@ class ReportingTrainer(Trainer):
     def save_last(self) -> None:
         """Write the checkpoint of this place, once."""
         place = (self.place.epoch, self.place.step)
-        if place == self._saved_place or self.lr_scheduler is None:
+        if place == self._saved_place or self.lr_scheduler is None or self.plan.rank.number:
             return
         self.gather_loss()
         if self._pending_steps:
@@ -217,13 +220,17 @@ class ReportingTrainer(Trainer):
         self._saved_place = place
         self.reporter.artifact(path, kind="checkpoint")
 
+    def asked_to_stop(self) -> StopReason | None:
+        """Return whether to stop and why, the same on all ranks, which ask at the same place."""
+        return self.plan.rank.agree(self.reporter.should_stop())
+
     def checkpoint_is_due(self) -> bool:
         return self._clock() - self._saved_at > SECONDS_BETWEEN_CHECKPOINTS
 
     def count_update(self) -> None:
         """Take the batches of an update into the place, once it is done."""
         place = self.place
-        self._epoch_loss += self._pending_loss
+        self._epoch_loss += self.plan.rank.sum(self._pending_loss)
         place.images += self._pending_images
         place.step += self._pending_steps
         place.updates = self.state.global_step
@@ -298,12 +305,15 @@ class ReportingTrainer(Trainer):
     def _validate(self) -> dict[str, float]:
         """Return the metrics of the validation images. Raises StopNow."""
         self.gather_loss()
+        rank = self.plan.rank
+        rank.share(self.parts.model)
+        rank.share(self.parts.evaluated)
         model = self.parts.evaluated.eval()
         metrics = self.parts.task.metrics(self.plan.device)
         loss_sum = torch.zeros((), dtype=torch.float64, device=self.plan.device)
         images = 0
         for step, raw in enumerate(self._val_loader, start=1):
-            stop = self.reporter.should_stop()
+            stop = self.asked_to_stop()
             if stop is not None and stop != StopReason.AFTER_EPOCH:
                 raise StopNow(stop)
             batch = self._prepare_inputs(raw)
@@ -316,8 +326,10 @@ class ReportingTrainer(Trainer):
             self.reporter.progress(
                 epoch=self.place.epoch, step=step, steps=self.plan.order.val_steps, phase="val"
             )
-        loss_mean = self._finite(loss_sum.item() / images, "validation loss")
-        return {"val_loss": loss_mean, **metrics.compute()}
+        images = sum(rank.gather(images))
+        loss_mean = self._finite(rank.sum(loss_sum).item() / images, "validation loss")
+        # What follows from them, the end of patience for one, must be the same on all ranks.
+        return rank.gather({"val_loss": loss_mean, **metrics.compute()})[0]
 
     def _autocast(self) -> AbstractContextManager[Any]:
         dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.plan.precision)
@@ -340,7 +352,7 @@ class ReportingTrainer(Trainer):
         if place.finished or self._saving_seconds <= LARGEST_SAVING_SHARE * since_saved:
             self.save_last()
         if not place.finished:
-            self.stopped = self.reporter.should_stop()
+            self.stopped = self.asked_to_stop()
         if place.finished or self.stopped is not None:
             self.control.should_training_stop = True
 

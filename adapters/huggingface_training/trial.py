@@ -1,4 +1,4 @@
-"""A trial step, for finding the largest batch that fits."""
+"""Batch size 0: a trial step on made-up images, with parts that are thrown away."""
 
 from __future__ import annotations
 
@@ -8,12 +8,29 @@ from typing import Any
 import torch
 from torchvision import tv_tensors
 
+from adapters.batch_size import find_batch_size
 from adapters.contract import Reporter, TaskType
 from adapters.huggingface_training.build import build
 from adapters.huggingface_training.data import Item
 from adapters.huggingface_training.plan import Plan
 
 _OBJECTS = 20  # in each made-up image
+
+
+def choose_batch_size(plan: Plan, reporter: Reporter, *, ranks: int) -> int:
+    """Return the largest batch that fits, of all ranks together, and tell why it is that."""
+    if plan.device.type == "cuda":
+        torch.cuda.set_device(plan.device)
+    chosen = find_batch_size(
+        trial_step(plan, reporter),
+        device=plan.device,
+        train_images=len(plan.content.splits["train"]),
+        accumulation_steps=plan.hyperparameters.accumulation_steps,
+        ranks=ranks,
+    )
+    each = f", {chosen.size} on each of {ranks} devices" if ranks > 1 else ""
+    reporter.decided("batch_size", chosen.size * ranks, why=f"{chosen.why}{each}")
+    return chosen.size * ranks
 
 
 def trial_step(plan: Plan, reporter: Reporter) -> Callable[[int], None]:
