@@ -66,7 +66,7 @@ class Task(ABC):
     def loss(
         self, model: Callable[..., Any], batch: Batch, *, smoothing: float
     ) -> tuple[torch.Tensor, Any]:
-        """Return the mean loss of a batch and the model's outputs."""
+        """Return the mean loss of a batch and the model's outputs; of ranks, their mean is that."""
 
     def _cross_entropy(
         self, logits: torch.Tensor, labels: torch.Tensor, *, smoothing: float
@@ -83,10 +83,13 @@ class Task(ABC):
         )
         counted = labels[labels != IGNORED] if logits.ndim > 2 else labels
         number = float(counted.numel() if weights is None else weights[counted].sum())
-        if self._rank.total > 1:
-            # The ranks' losses are averaged; that is to be the mean over what counts on all.
-            number = float(self._rank.sum(torch.tensor(number))) / self._rank.total
-        return total / max(number, 1e-6)
+        return total / max(self._averaged(number), 1e-6)
+
+    def _averaged(self, number: float) -> float:
+        """Return the ranks' mean: losses over it have the mean over what counts on all of them."""
+        if self._rank.total == 1:
+            return number
+        return float(self._rank.sum(torch.tensor(number))) / self._rank.total
 
     @abstractmethod
     def metrics(self, device: torch.device) -> Metrics:
@@ -147,7 +150,7 @@ class MultiLabel(Task):
         each = F.binary_cross_entropy_with_logits(outputs.logits.float(), targets, reduction="none")
         if self._class_weights is not None:
             each = each * self._class_weights
-        return each.mean(), outputs
+        return each.sum() / self._averaged(each.numel()), outputs
 
     def metrics(self, device: torch.device) -> Metrics:
         number = len(self.classes)

@@ -319,14 +319,13 @@ class ReportingTrainer(Trainer):
             batch = self._prepare_inputs(raw)
             with self._autocast():
                 loss, outputs = self._loss(model, batch)
-            number = len(batch["pixel_values"])
-            loss_sum += loss.double() * number
+            number = sum(rank.gather(len(batch["pixel_values"])))
+            loss_sum += loss.double() * (number / rank.total)
             images += number
             metrics.update(outputs, batch)
             self.reporter.progress(
                 epoch=self.place.epoch, step=step, steps=self.plan.order.val_steps, phase="val"
             )
-        images = sum(rank.gather(images))
         loss_mean = self._finite(rank.sum(loss_sum).item() / images, "validation loss")
         # What follows from them, the end of patience for one, must be the same on all ranks.
         return rank.gather({"val_loss": loss_mean, **metrics.compute()})[0]
