@@ -10,6 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from tests.services import RedisService, wait_for
 
 ENDED = ("completed", "failed", "cancelled")
 CALM_SECONDS = 3 * wire.WORKER_HEARTBEAT_SECONDS  # a worker tells this often that it is free
+SILENT_SECONDS = 2 * wire.WORKER_HEARTBEAT_SECONDS
 STEP_SLACK_SECONDS = 0.001  # of two clocks' readings
 
 
@@ -182,9 +184,16 @@ def _left(client: redis.Redis) -> list[str]:
     names: Any = client.zrange(wire.WORKERS_KEY, 0, -1)
     for name in names:
         text = client.get(wire.worker_key(name))
-        if text and (jobs := json.loads(str(text))["jobs"]):
+        told = json.loads(str(text)) if text else None
+        if told and told["jobs"] and _age_seconds(told) < SILENT_SECONDS:
+            jobs = told["jobs"]
             found.append(f"worker {name} is busy with {jobs}")
     return found
+
+
+def _age_seconds(worker: Mapping[str, Any]) -> float:
+    """Return how long ago a worker told of itself; a killed one goes on saying it is busy."""
+    return (datetime.now(UTC) - wire.parse_time(worker["last_seen"])).total_seconds()
 
 
 def _spans(path: Path) -> Iterator[tuple[float, float, str]]:
