@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,33 @@ def load_checkpoint(path: Path, *, format: str) -> dict[str, Any]:
     if not isinstance(content, dict) or content.get("format") != format:
         raise _invalid(path, f"it is not of the format '{format}'")
     return content
+
+
+def load_own_checkpoint(
+    path: Path,
+    *,
+    format: str,
+    identity: Mapping[str, Any],
+    versions: Mapping[str, str],
+    log: Callable[[str], None],
+) -> dict[str, Any]:
+    """Read a checkpoint of this very job, and log where other versions made it.
+
+    Raises TrainingError(CHECKPOINT_INVALID) where it is of another job or of other data.
+    """
+    state = load_checkpoint(path, format=format)
+    then = state["identity"]
+    differing = [name for name in identity if then.get(name) != identity[name]]
+    if differing:
+        raise TrainingError(
+            ErrorKind.CHECKPOINT_INVALID,
+            f"checkpoint '{path}' was made with other {', '.join(differing)}",
+            hint="Give the job the data set and settings it began with, or clone it and "
+            "start the clone: it trains from the beginning.",
+        )
+    if state["versions"] != versions:
+        log(f"continuing a checkpoint of {state['versions']} with {versions}")
+    return state
 
 
 def _check_sums(path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import os
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -16,6 +15,12 @@ from adapters.contract import ErrorKind, TaskType, TrainingError, TrainingJob
 from adapters.data.content import Content
 from adapters.huggingface_training.data import Order
 from adapters.huggingface_training.zoo import ModelSpec, find_spec
+from adapters.machine import (
+    computes_in_bf16,
+    loader_processes,
+    refuse_fp16_without_gpu,
+    torch_device,
+)
 from adapters.ranks import Rank
 from adapters.schemas.huggingface import (
     DEFAULT_OPTIMIZER,
@@ -140,7 +145,7 @@ def make_plan(job: TrainingJob, content: Content, *, rank: Rank | None = None) -
         raise _unsupported("epochs must be at least 1, batch size at least 0 (found by trial)")
     _check_for_task(job, hyperparameters, content)
     rank = rank or Rank(job.compute_device)
-    device = _device(rank.device)
+    device = torch_device(rank.device)
     plan = Plan(
         job=job,
         hyperparameters=hyperparameters,
@@ -151,7 +156,7 @@ def make_plan(job: TrainingJob, content: Content, *, rank: Rank | None = None) -
         rank=rank,
         optimizer=optimizer,
         precision=_precision(hyperparameters.precision, device, job.task_type),
-        workers=_workers(hyperparameters.workers, device, ranks=rank.total),
+        workers=loader_processes(hyperparameters.workers, device, ranks=rank.total),
         batch_size=0,
     )
     return plan.with_batch_size(job.batch_size) if job.batch_size else plan
@@ -195,47 +200,13 @@ def _image_size(job: TrainingJob, spec: ModelSpec) -> int:
     return size
 
 
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise TrainingError(ErrorKind.DEVICE, f"'{name}' is not a device of torch") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise TrainingError(
-            ErrorKind.DEVICE,
-            f"{name} was asked for, but torch finds no GPU that it can use",
-            hint="Look at `nvidia-smi` on the worker, or start the job on a CPU.",
-        )
-    return device
-
-
 def _precision(choice: str, device: torch.device, task_type: TaskType) -> str:
-    if choice == "fp16" and device.type != "cuda":
-        raise _unsupported(
-            "precision fp16 needs a GPU", hint="Take 'auto': it picks what the device is fast in."
-        )
+    refuse_fp16_without_gpu(choice, device)
     if choice != "auto":
         return choice
     # The matching of boxes to objects is decided by small differences of costs.
-    if task_type == TaskType.OBJECT_DETECTION:
-        return "fp32"
-    if device.type == "cuda":
-        fast = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        # Emulated, it is slower than float32.
-        capabilities = torch.cpu.get_capabilities()
-        fast = any(capabilities.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16"))
-    return "bf16" if fast else "fp32"
-
-
-def _workers(choice: int | None, device: torch.device, *, ranks: int) -> int:
-    if choice is not None:
-        return choice
-    cores = len(os.sched_getaffinity(0))
-    if device.type == "cpu":
-        # Training itself uses all cores; on a few of them loader processes only get in the way.
-        return 0 if cores <= 4 * ranks else 2
-    return min(8, max(1, cores // max(1, torch.cuda.device_count())))
+    exact = task_type == TaskType.OBJECT_DETECTION
+    return "fp32" if exact or not computes_in_bf16(device) else "bf16"
 
 
 def _unsupported(message: str, *, hint: str = "") -> TrainingError:

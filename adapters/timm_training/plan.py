@@ -23,6 +23,12 @@ from adapters.contract import (
 )
 from adapters.data.content import Content, Sample
 from adapters.frameworks import framework_info
+from adapters.machine import (
+    computes_in_bf16,
+    loader_processes,
+    refuse_fp16_without_gpu,
+    torch_device,
+)
 from adapters.ranks import Rank
 from adapters.schemas.timm import DEFAULT_OPTIMIZER, OPTIMIZERS, TimmHyperparameters
 from adapters.timm_training.data import Order
@@ -131,7 +137,7 @@ def make_plan(job: TrainingJob, data: Content, *, rank: Rank | None = None) -> P
     if job.epochs < 1 or job.batch_size < 0:
         raise _unsupported("epochs must be at least 1, and the batch size at least 0")
     _check_data(data, hyperparameters)
-    device = _device(rank.device)
+    device = torch_device(rank.device)
     plan = Plan(
         job=job,
         hyperparameters=hyperparameters,
@@ -140,7 +146,7 @@ def make_plan(job: TrainingJob, data: Content, *, rank: Rank | None = None) -> P
         rank=rank,
         optimizer=optimizer,
         precision=_precision(hyperparameters.precision, device),
-        workers=_workers(hyperparameters.workers, device, ranks=rank.total),
+        workers=loader_processes(hyperparameters.workers, device, ranks=rank.total),
         batch_size=0,
     )
     return plan.with_batch_size(job.batch_size) if job.batch_size else plan
@@ -212,47 +218,13 @@ def _hyperparameters(job: TrainingJob) -> TimmHyperparameters:
         raise _unsupported(f"hyperparameter '{name}': {first['msg']}") from error
 
 
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise TrainingError(ErrorKind.DEVICE, f"'{name}' is not a device of torch") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise TrainingError(
-            ErrorKind.DEVICE,
-            f"{name} was asked for, but torch finds no GPU that it can use",
-            hint="Look at `nvidia-smi` on the worker, or start the job on a CPU.",
-        )
-    return device
-
-
 def _precision(choice: str, device: torch.device) -> str:
-    if device.type == "cuda":
-        best = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-        return best if choice == "auto" else choice
-    if choice == "fp16":
-        raise _unsupported(
-            "precision fp16 needs a GPU", hint="Take 'auto': it picks what the device is fast in."
-        )
-    if choice == "auto":
-        return "bf16" if _cpu_computes_in_bf16() else "fp32"
-    return choice
-
-
-def _cpu_computes_in_bf16() -> bool:
-    """Tell whether bfloat16 is an instruction here; emulated, it is slower than float32."""
-    capabilities = torch.cpu.get_capabilities()
-    return any(capabilities.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16"))
-
-
-def _workers(choice: int | None, device: torch.device, *, ranks: int) -> int:
-    if choice is not None:
+    refuse_fp16_without_gpu(choice, device)
+    if choice != "auto":
         return choice
-    cores = len(os.sched_getaffinity(0))
-    if device.type == "cpu":
-        # Training itself uses all cores; on a few of them loader processes only get in the way.
-        return 0 if cores <= 4 * ranks else 2
-    return min(8, max(1, cores // max(1, torch.cuda.device_count())))
+    if computes_in_bf16(device):
+        return "bf16"
+    return "fp16" if device.type == "cuda" else "fp32"
 
 
 def _unsupported(message: str, *, hint: str = "") -> TrainingError:

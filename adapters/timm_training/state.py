@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from adapters.checkpoints import load_checkpoint, save_checkpoint
-from adapters.contract import Best, ErrorKind, Reporter, TrainingError
+from adapters.checkpoints import load_own_checkpoint, save_checkpoint
+from adapters.contract import Best, Reporter
 from adapters.timm_training.best import BEST, read_about, versions
 from adapters.timm_training.build import Parts
 from adapters.timm_training.plan import Plan
@@ -81,19 +81,9 @@ def read_last(path: Path, *, plan: Plan, reporter: Reporter) -> dict[str, Any]:
 
     Raises TrainingError(CHECKPOINT_INVALID) where it is of another job or of other data.
     """
-    state = load_checkpoint(path, format=FORMAT)
-    then, now = state["identity"], plan.identity
-    differing = [name for name in now if then.get(name) != now[name]]
-    if differing:
-        raise TrainingError(
-            ErrorKind.CHECKPOINT_INVALID,
-            f"checkpoint '{path}' was made with other {', '.join(differing)}",
-            hint="Give the job the data set and settings it began with, or clone it and "
-            "start the clone: it trains from the beginning.",
-        )
-    if state["versions"] != versions():
-        reporter.log(f"continuing a checkpoint of {state['versions']} with {versions()}")
-    return state
+    return load_own_checkpoint(
+        path, format=FORMAT, identity=plan.identity, versions=versions(), log=reporter.log
+    )
 
 
 def restore(state: dict[str, Any], *, plan: Plan, parts: Parts) -> Place:

@@ -16,6 +16,7 @@ from adapters.data.content import Content
 from adapters.data.description import DatasetError
 from adapters.data.reading import read_for
 from adapters.frameworks import framework_info
+from adapters.machine import computes_in_bf16
 from adapters.ranks import devices_of
 from adapters.schemas.ultralytics import (
     DEFAULT_OPTIMIZER,
@@ -32,7 +33,6 @@ from adapters.ultralytics_training.models import (
     packaged_models,
 )
 from adapters.ultralytics_training.parallel import library_device
-from adapters.ultralytics_training.speed import cpu_computes_in_bf16
 
 DATA_YAML = "data.yaml"
 _LIBRARY_DEFAULT_BIAS_RATE = 0.1
@@ -197,10 +197,10 @@ def decide_precision(wanted: str, device: str, *, rtdetr: bool) -> tuple[str, st
         return wanted, "the job asks for it"
     if rtdetr:
         return "fp32", "half precision can break RT-DETR's matching"
-    if on_gpu and not torch.cuda.is_bf16_supported(including_emulation=False):
-        return "fp16", "the GPU does not compute in bfloat16"
-    if on_gpu or cpu_computes_in_bf16():
+    if computes_in_bf16(torch.device(device)):
         return "bf16", f"{device} computes in it"
+    if on_gpu:
+        return "fp16", "the GPU does not compute in bfloat16"
     return "fp32", f"{device} is not faster in bfloat16"
 
 

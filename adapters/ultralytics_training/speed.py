@@ -19,12 +19,6 @@ from ultralytics.utils.torch_utils import autocast as library_autocast
 _HAS_ONEDNN = bool(torch._C._has_mkldnn)
 
 
-def cpu_computes_in_bf16() -> bool:
-    """Return whether bfloat16 is an instruction here; emulated, it is slower than float32."""
-    capabilities = torch.cpu.get_capabilities()
-    return any(capabilities.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16"))
-
-
 def autocast(enabled: bool | torch.dtype, device: str = "cuda") -> Any:
     """Return the library's context of mixed precision, with bfloat16 on a CPU, too."""
     if device == "cpu" and enabled is torch.bfloat16:
