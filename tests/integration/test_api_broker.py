@@ -29,7 +29,7 @@ def api(tmp_path: Path, redis_service: RedisService) -> Iterator[Api]:
         tmp_path,
         TRAINING_EXECUTION_MODE="celery",
         REDIS_URL=redis_service.url,
-        MODELYARD_LOGIN_LIMIT="3 per minute",
+        MODELYARD_LOGIN_LIMIT="3 per hour",
     ) as served:
         yield served
 
@@ -209,7 +209,7 @@ def test_failed_logins_are_counted_in_redis_for_all_processes(
         tmp_path / "other",
         TRAINING_EXECUTION_MODE="celery",
         REDIS_URL=redis_service.url,
-        MODELYARD_LOGIN_LIMIT="3 per minute",
+        MODELYARD_LOGIN_LIMIT="3 per hour",
     ) as other:
         assert other.nobody.post("/auth/login", wrong).status_code == 429
 

@@ -101,7 +101,7 @@ def test_up_prints_a_line_a_service_and_serves(running: Instance) -> None:
     with running.client() as client:
         assert client.get("/auth/me")["email"] == "admin@modelyard.local"
         workers = wait_for(lambda: list(client.items("/workers")), what="the worker")
-        assert workers[0]["frameworks"] == ["timm", "ultralytics"]
+        assert workers[0]["frameworks"] == ["huggingface", "timm", "ultralytics"]
     for line in ("redis", "admin", "web", "recorder", "worker", "flower"):
         assert re.search(rf"^{line} ", running.output(), re.MULTILINE), running.output()
 

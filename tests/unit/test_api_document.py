@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.api import Api, serve
+from tests.worker_service import ROOT
 from webapp.extensions import db
 
 
@@ -47,6 +48,14 @@ def test_every_call_has_a_name_of_its_own_and_a_summary(document: dict[str, Any]
     names = [operation["operationId"] for _, _, operation in operations(document)]
     assert len(names) == len(set(names))
     assert all(operation["summary"] for _, _, operation in operations(document))
+
+
+def test_no_two_schemas_share_a_name() -> None:
+    """Of two of one name the document would keep one, and describe the other's answers by it."""
+    pattern = re.compile(r"^class (\w+)\(", re.MULTILINE)
+    files = [*(ROOT / "webapp/api/schemas").glob("*.py"), ROOT / "webapp/services/job_request.py"]
+    names = [name for file in files for name in pattern.findall(file.read_text())]
+    assert sorted(names) == sorted(set(names))
 
 
 def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:

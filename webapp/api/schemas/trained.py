@@ -42,7 +42,7 @@ class LegendOut(Out):
     share: float = Field(description="Of the image's pixels")
 
 
-class ModelOut(Out):
+class TrainedModelOut(Out):
     job_id: int
     framework: str
     model_name: str
@@ -57,7 +57,7 @@ class PredictionOut(Out):
     objects: list[FoundOut] | None = Field(description="Of tasks that find things, by score")
     mask: str | None = Field(description="Of semantic segmentation: a PNG as a data URL")
     legend: list[LegendOut] | None = Field(description="The classes in the mask")
-    model: ModelOut
+    model: TrainedModelOut
     seconds: float = Field(description="That the model took")
 
 
