@@ -70,6 +70,8 @@ def _tokens(settings: Settings) -> dict[str, Any]:
 def _limits(settings: Settings) -> dict[str, Any]:
     limits: dict[str, Any] = {
         "LOGIN_LIMIT": check_limit(settings.login_limit),
+        # Said each time: the limiter is shared by all applications of a process.
+        "RATELIMIT_ENABLED": True,
         "RATELIMIT_HEADERS_ENABLED": True,
         "RATELIMIT_KEY_PREFIX": "modelyard",
         "RATELIMIT_IN_MEMORY_FALLBACK_ENABLED": True,  # Redis away: each process counts alone

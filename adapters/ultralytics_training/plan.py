@@ -197,7 +197,7 @@ def decide_precision(wanted: str, device: str, *, rtdetr: bool) -> tuple[str, st
         return wanted, "the job asks for it"
     if rtdetr:
         return "fp32", "half precision can break RT-DETR's matching"
-    if computes_in_bf16(torch.device(device)):
+    if computes_in_bf16(torch.device("cuda" if on_gpu else "cpu")):
         return "bf16", f"{device} computes in it"
     if on_gpu:
         return "fp16", "the GPU does not compute in bfloat16"
