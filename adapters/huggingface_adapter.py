@@ -21,9 +21,9 @@ from typing import Any
 import torch
 import transformers
 
-from adapters.batch_size import release_memory, shrinking
 from adapters.contract import ErrorKind, Reporter, Result, StopReason, TrainingJob
 from adapters.data.reading import read_for
+from adapters.devices import train_on_devices
 from adapters.failures import as_training_error
 from adapters.files import remove_leftovers
 from adapters.huggingface_training.arguments import tell_library
@@ -33,12 +33,13 @@ from adapters.huggingface_training.data import Samples
 from adapters.huggingface_training.plan import Plan, make_plan
 from adapters.huggingface_training.predictor import load_predictor
 from adapters.huggingface_training.pretrained import StoppedMeanwhile
-from adapters.huggingface_training.state import BEST, LAST, Place, read_last
+from adapters.huggingface_training.state import BEST, LAST, read_last
 from adapters.huggingface_training.trainer import ReportingTrainer
 from adapters.huggingface_training.trial import choose_batch_size
+from adapters.place import Place
 from adapters.prediction import Predictor
 from adapters.randomness import repeatable
-from adapters.ranks import Rank, devices_of, on_ranks
+from adapters.ranks import Rank
 
 
 class HuggingFaceAdapter:
@@ -49,7 +50,9 @@ class HuggingFaceAdapter:
     def train(self, job: TrainingJob, reporter: Reporter) -> Result:
         """Train one attempt; see :class:`adapters.contract.Adapter`."""
         try:
-            return _train(job, reporter)
+            return train_on_devices(
+                job, reporter, attempt=_attempt, find_batch_size=_find_batch_size
+            )
         except Exception as error:
             told = as_training_error(error, job)
             if told is error:
@@ -61,31 +64,6 @@ class HuggingFaceAdapter:
     def load(self, job: TrainingJob) -> Predictor:
         """Load the best model of a job; see :class:`adapters.contract.Adapter`."""
         return load_predictor(job)
-
-
-def _train(job: TrainingJob, reporter: Reporter) -> Result:
-    devices = devices_of(job.compute_device)
-    if job.batch_size:
-        return on_ranks(partial(_attempt, job), job=job, reporter=reporter, devices=devices)
-    # Found on one of the devices, which are alike, for all of them.
-    size = on_ranks(
-        partial(_find_batch_size, job, len(devices)),
-        job=job,
-        reporter=reporter,
-        devices=devices[:1],
-        apart=len(devices) > 1,
-    )
-    release_memory()  # of the trials
-    goes_on = job.resume
-
-    def attempt(size: int) -> Result:
-        nonlocal goes_on
-        attempted = dataclasses.replace(job, resume=goes_on)
-        goes_on = True  # after out-of-memory, from what this attempt has kept
-        work = partial(_attempt, attempted, batch_size=size)
-        return on_ranks(work, job=job, reporter=reporter, devices=devices)
-
-    return shrinking(attempt, size, reporter=reporter, device=job.compute_device)
 
 
 def _find_batch_size(job: TrainingJob, ranks: int, rank: Rank, reporter: Reporter) -> int:

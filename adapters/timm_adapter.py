@@ -17,21 +17,22 @@ from typing import Any
 import timm
 import torch
 
-from adapters.batch_size import release_memory, shrinking
 from adapters.checkpoints import remove_leftovers
 from adapters.contract import ErrorKind, Reporter, Result, TrainingJob
 from adapters.data.reading import read_for
+from adapters.devices import train_on_devices
 from adapters.failures import as_training_error
+from adapters.place import Place
 from adapters.prediction import Predictor
 from adapters.randomness import repeatable
-from adapters.ranks import Rank, devices_of, on_ranks
+from adapters.ranks import Rank, devices_of
 from adapters.timm_training.best import BEST
 from adapters.timm_training.build import Parts, build
 from adapters.timm_training.data import Loader, Samples, make_transforms
 from adapters.timm_training.loop import Training
 from adapters.timm_training.plan import Plan, check_task, make_plan
 from adapters.timm_training.predictor import TimmPredictor
-from adapters.timm_training.state import LAST, Place, adopt_best, read_last, restore
+from adapters.timm_training.state import LAST, adopt_best, read_last, restore
 from adapters.timm_training.trial import choose_batch_size
 
 
@@ -44,7 +45,9 @@ class TimmAdapter:
         """Train one attempt; see :class:`adapters.contract.Adapter`."""
         try:
             check_task(job)
-            return _train(job, reporter)
+            return train_on_devices(
+                job, reporter, attempt=_attempt, find_batch_size=_find_batch_size
+            )
         except Exception as error:
             told = as_training_error(error, job)
             if told is error:
@@ -56,31 +59,6 @@ class TimmAdapter:
     def load(self, job: TrainingJob) -> Predictor:
         """Load a job's best model; see :class:`adapters.contract.Adapter`."""
         return TimmPredictor(job.checkpoints_dir / BEST, device=devices_of(job.compute_device)[0])
-
-
-def _train(job: TrainingJob, reporter: Reporter) -> Result:
-    devices = devices_of(job.compute_device)
-    if job.batch_size:
-        return on_ranks(partial(_attempt, job), job=job, reporter=reporter, devices=devices)
-    # Found on one of the devices, which are alike, for all of them.
-    size = on_ranks(
-        partial(_find_batch_size, job, len(devices)),
-        job=job,
-        reporter=reporter,
-        devices=devices[:1],
-        apart=len(devices) > 1,
-    )
-    release_memory()  # of the trials
-    goes_on = job.resume
-
-    def attempt(size: int) -> Result:
-        nonlocal goes_on
-        attempted = dataclasses.replace(job, resume=goes_on)
-        goes_on = True  # after out-of-memory, from what this attempt has kept
-        work = partial(_attempt, attempted, batch_size=size)
-        return on_ranks(work, job=job, reporter=reporter, devices=devices)
-
-    return shrinking(attempt, size, reporter=reporter, device=job.compute_device)
 
 
 def _find_batch_size(job: TrainingJob, ranks: int, rank: Rank, reporter: Reporter) -> int:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import tempfile
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,46 +16,15 @@ import torch
 import transformers
 
 from adapters.checkpoints import load_own_checkpoint, save_checkpoint
-from adapters.contract import Best, Reporter
+from adapters.contract import Reporter
 from adapters.files import write_atomically
 from adapters.huggingface_training.build import Parts
 from adapters.huggingface_training.plan import Plan
+from adapters.place import Place
 
 FORMAT = "modelyard-huggingface-1"
 LAST = "last.pth"
 BEST = "best"  # a folder that from_pretrained() reads
-
-
-@dataclass
-class Place:
-    """Where a training is, and what it has gathered of the epoch that it is in."""
-
-    epoch: int = 1  # the epoch that is going on or comes next, 1-based
-    step: int = 0  # batches of it whose update is done; all of them: its validation comes next
-    updates: int = 0  # optimizer updates since the beginning
-    loss_sum: float = 0.0  # over the epoch's images so far
-    images: int = 0
-    seconds: float = 0.0  # spent training in this epoch, in all attempts
-    learning_rate: float = 0.0  # of the last update
-    val_loss: float | None = None  # of the last whole epoch
-    best_epoch: int = 0  # 0: none yet
-    best_value: float = -1.0
-    metrics: dict[str, float] = field(default_factory=dict)  # of the last whole epoch
-    finished: bool = False  # all epochs are done, or patience ended
-
-    @property
-    def epochs_completed(self) -> int:
-        return self.epoch - 1
-
-    def best(self, metric: str) -> Best | None:
-        if not self.best_epoch:
-            return None
-        return Best(epoch=self.best_epoch, metric=metric, value=self.best_value)
-
-    def begin_next_epoch(self) -> None:
-        self.epoch += 1
-        self.step = self.images = 0
-        self.loss_sum = self.seconds = 0.0
 
 
 def save_last(

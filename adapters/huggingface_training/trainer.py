@@ -35,12 +35,12 @@ from adapters.huggingface_training.plan import Plan
 from adapters.huggingface_training.state import (
     BEST,
     LAST,
-    Place,
     save_best,
     save_last,
     trainer_state,
 )
 from adapters.huggingface_training.steps import Steps
+from adapters.place import Place
 from adapters.randomness import Stream, derive_seed, seed_everything
 
 # A SIGKILL costs at most this much of a long epoch.

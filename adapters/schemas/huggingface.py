@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from adapters.schemas.fields import number
 
 # Those of the Trainer that need no further package.
 OPTIMIZERS = ("adamw", "sgd", "adafactor", "rmsprop", "adagrad")
@@ -13,11 +15,6 @@ DEFAULT_OPTIMIZER = "adamw"
 Scheduler = Literal[
     "cosine", "linear", "polynomial", "constant", "inverse_sqrt", "warmup_stable_decay"
 ]
-
-
-def _number(default: float | None, low: float, high: float, description: str) -> Any:
-    """Return a field of a finite number between two bounds, both allowed."""
-    return Field(default, ge=low, le=high, allow_inf_nan=False, description=description)
 
 
 class HuggingFaceHyperparameters(BaseModel):
@@ -41,24 +38,24 @@ class HuggingFaceHyperparameters(BaseModel):
     )
 
     # Optimizer and schedule
-    weight_decay: float = _number(0.05, 0.0, 1.0, "Weight decay; biases and norms are left out.")
-    momentum: float = _number(0.9, 0.0, 0.999, "Momentum, of 'sgd' and 'rmsprop'.")
-    layer_decay: float | None = _number(
+    weight_decay: float = number(0.05, 0.0, 1.0, "Weight decay; biases and norms are left out.")
+    momentum: float = number(0.9, 0.0, 0.999, "Momentum, of 'sgd' and 'rmsprop'.")
+    layer_decay: float | None = number(
         None, 0.1, 1.0, "Factor on the learning rate from each layer to the one below it."
     )
-    backbone_learning_rate: float = _number(
+    backbone_learning_rate: float = number(
         1.0, 0.0001, 1.0, "Factor on the learning rate of the backbone; DETR's authors take 0.1."
     )
     scheduler: Scheduler = Field(
         "cosine", description="Course of the learning rate, stepped at every update."
     )
-    warmup_epochs: float = _number(
+    warmup_epochs: float = number(
         1.0, 0.0, 100.0, "Epochs of linear warm-up; at most half of the job's epochs are used."
     )
-    min_learning_rate: float = _number(
+    min_learning_rate: float = number(
         0.0, 0.0, 1.0, "Learning rate that 'cosine', 'polynomial' and 'warmup_stable_decay' end at."
     )
-    gradient_clip: float | None = _number(
+    gradient_clip: float | None = number(
         None, 1e-6, 1e6, "Bound on the gradients' norm; by default 0.1 for detection, else none."
     )
     accumulation_steps: Annotated[int, Field(ge=1, le=256)] = Field(
@@ -66,7 +63,7 @@ class HuggingFaceHyperparameters(BaseModel):
     )
 
     # Loss
-    label_smoothing: float = _number(
+    label_smoothing: float = number(
         0.0, 0.0, 0.9, "Share of the target spread over all classes; not for detection."
     )
     class_weights: Literal["none", "balanced"] | list[Annotated[float, Field(ge=0, le=1e6)]] = (
@@ -84,30 +81,28 @@ class HuggingFaceHyperparameters(BaseModel):
     ema: bool = Field(
         False, description="Keep a moving average of the weights, validate it and keep its best."
     )
-    ema_decay: float = _number(0.9998, 0.0, 0.999999, "Decay of the moving average per update.")
+    ema_decay: float = number(0.9998, 0.0, 0.999999, "Decay of the moving average per update.")
     ema_warmup: bool = Field(
         True, description="Begin with a small decay, so that short jobs gain from it too."
     )
 
     # Augmentation. Nothing that changes what an image means is on unless asked for: a mirrored
     # digit, letter or X-ray is another one. For photographs hflip 0.5 is usual.
-    crop_scale_min: float = _number(
+    crop_scale_min: float = number(
         0.5, 0.01, 1.0, "Smallest share of the image's area that a random crop keeps."
     )
-    crop_ratio_max: float = _number(
-        4 / 3, 1.0, 4.0, "Largest stretch of a random crop, either way."
-    )
-    hflip: float = _number(
+    crop_ratio_max: float = number(4 / 3, 1.0, 4.0, "Largest stretch of a random crop, either way.")
+    hflip: float = number(
         0.0, 0.0, 1.0, "Probability of a mirror image; 0.5 suits photographs, 0 digits and text."
     )
-    vflip: float = _number(0.0, 0.0, 1.0, "Probability of an image upside down.")
-    rotation: float = _number(
+    vflip: float = number(0.0, 0.0, 1.0, "Probability of an image upside down.")
+    rotation: float = number(
         0.0, 0.0, 45.0, "Largest random turn in degrees; not for detection, whose boxes would grow."
     )
-    color_jitter: float = _number(
+    color_jitter: float = number(
         0.2, 0.0, 1.0, "Random change of brightness, contrast and saturation."
     )
-    random_erasing: float = _number(
+    random_erasing: float = number(
         0.0, 0.0, 1.0, "Probability of a random erased rectangle; classification only."
     )
     augment: bool = Field(True, description="Off: images are only resized, all alike.")

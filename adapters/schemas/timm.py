@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from adapters.schemas.fields import number
 
 OPTIMIZERS = (
     "adamw",
@@ -38,11 +40,6 @@ AutoAugment = Literal[
 ClassWeight = Annotated[float, Field(ge=0.001, le=1000.0, allow_inf_nan=False)]
 
 
-def _number(default: float | None, low: float, high: float, description: str) -> Any:
-    """Return a field of a finite number between two bounds, both allowed."""
-    return Field(default, ge=low, le=high, allow_inf_nan=False, description=description)
-
-
 class TimmHyperparameters(BaseModel):
     """Hyperparameters of image classification with timm."""
 
@@ -64,23 +61,23 @@ class TimmHyperparameters(BaseModel):
     )
 
     # Optimizer and schedule
-    weight_decay: float = _number(0.05, 0.0, 1.0, "Weight decay; biases and norms are left out.")
-    momentum: float = _number(0.9, 0.0, 0.999, "Momentum, of optimizers that have one.")
-    layer_decay: float | None = _number(
+    weight_decay: float = number(0.05, 0.0, 1.0, "Weight decay; biases and norms are left out.")
+    momentum: float = number(0.9, 0.0, 0.999, "Momentum, of optimizers that have one.")
+    layer_decay: float | None = number(
         None, 0.1, 1.0, "Factor on the learning rate from each layer to the one below it."
     )
     scheduler: Literal["cosine", "step", "poly", "wsd", "constant"] = Field(
         "cosine", description="Course of the learning rate, stepped at every update."
     )
-    warmup_epochs: float = _number(
+    warmup_epochs: float = number(
         1.0, 0.0, 100.0, "Epochs of linear warm-up; at most half of the job's epochs are used."
     )
-    min_learning_rate: float = _number(1e-6, 0.0, 1.0, "Learning rate that the schedule ends at.")
-    decay_epochs: float | None = _number(
+    min_learning_rate: float = number(1e-6, 0.0, 1.0, "Learning rate that the schedule ends at.")
+    decay_epochs: float | None = number(
         None, 0.01, 10000.0, "Epochs between steps of 'step'; by default a third of the job's."
     )
-    decay_rate: float = _number(0.1, 0.0, 1.0, "Factor of each step of 'step'; power of 'poly'.")
-    gradient_clip: float | None = _number(
+    decay_rate: float = number(0.1, 0.0, 1.0, "Factor of each step of 'step'; power of 'poly'.")
+    gradient_clip: float | None = number(
         None, 1e-6, 1e6, "Bound on gradients; none where it is left out."
     )
     gradient_clip_mode: Literal["norm", "value", "agc"] = Field(
@@ -102,27 +99,27 @@ class TimmHyperparameters(BaseModel):
         "as frequent ones; or a list, in the order of the data set's classes. Not with 'poly'.",
         max_length=100_000,
     )
-    label_smoothing: float = _number(
+    label_smoothing: float = number(
         0.1,
         0.0,
         0.9,
         "Share of the target spread over all classes; with several classes an image, half of it "
         "off each target.",
     )
-    mixup: float = _number(0.0, 0.0, 10.0, "Alpha of mixup; 0 switches it off.")
-    cutmix: float = _number(
+    mixup: float = number(0.0, 0.0, 10.0, "Alpha of mixup; 0 switches it off.")
+    cutmix: float = number(
         0.0, 0.0, 10.0, "Alpha of cutmix; 0 switches it off. Of one class an image only."
     )
-    mixup_prob: float = _number(1.0, 0.0, 1.0, "Share of batches that are mixed.")
-    mixup_switch_prob: float = _number(
+    mixup_prob: float = number(1.0, 0.0, 1.0, "Share of batches that are mixed.")
+    mixup_switch_prob: float = number(
         0.5, 0.0, 1.0, "Share of mixed batches that get cutmix where both are on."
     )
 
     # Model
-    drop_rate: float | None = _number(
+    drop_rate: float | None = number(
         None, 0.0, 0.95, "Dropout before the classifier; the model's own by default."
     )
-    drop_path: float | None = _number(
+    drop_path: float | None = number(
         None, 0.0, 0.95, "Stochastic depth, of models that have it; the model's own by default."
     )
     freeze_backbone: bool = Field(
@@ -136,24 +133,22 @@ class TimmHyperparameters(BaseModel):
     ema: bool = Field(
         False, description="Keep a moving average of the weights, validate it and keep its best."
     )
-    ema_decay: float = _number(0.9998, 0.0, 0.999999, "Decay of the moving average per update.")
+    ema_decay: float = number(0.9998, 0.0, 0.999999, "Decay of the moving average per update.")
     ema_warmup: bool = Field(
         True, description="Begin with a small decay, so that short jobs gain from it too."
     )
 
     # Augmentation. Nothing that changes what an image means is on unless asked for: a mirrored
     # digit, letter or X-ray is another one. For photographs hflip 0.5 is what timm uses.
-    crop_scale_min: float = _number(
+    crop_scale_min: float = number(
         0.5, 0.01, 1.0, "Smallest share of the image's area that a random crop keeps."
     )
-    crop_ratio_max: float = _number(
-        4 / 3, 1.0, 4.0, "Largest stretch of a random crop, either way."
-    )
-    hflip: float = _number(
+    crop_ratio_max: float = number(4 / 3, 1.0, 4.0, "Largest stretch of a random crop, either way.")
+    hflip: float = number(
         0.0, 0.0, 1.0, "Probability of a mirror image; 0.5 suits photographs, 0 digits and text."
     )
-    vflip: float = _number(0.0, 0.0, 1.0, "Probability of an image upside down.")
-    color_jitter: float = _number(
+    vflip: float = number(0.0, 0.0, 1.0, "Probability of an image upside down.")
+    color_jitter: float = number(
         0.2,
         0.0,
         1.0,
@@ -162,7 +157,7 @@ class TimmHyperparameters(BaseModel):
     auto_augment: AutoAugment = Field(
         "none", description="Policy of timm: RandAugment (rand-…), AutoAugment or AugMix."
     )
-    random_erasing: float = _number(0.0, 0.0, 1.0, "Probability of a random erased rectangle.")
+    random_erasing: float = number(0.0, 0.0, 1.0, "Probability of a random erased rectangle.")
     augment: bool = Field(True, description="Off: images are only resized and cropped, all alike.")
 
     # How it runs

@@ -10,13 +10,14 @@ from contextlib import closing
 import torch
 
 from adapters.contract import ErrorKind, Reporter, Result, StopReason, TrainingError
+from adapters.place import Place
 from adapters.timm_training.best import BEST, About, save_best, versions
 from adapters.timm_training.build import Parts
 from adapters.timm_training.data import Loader, SampleKey
 from adapters.timm_training.metrics import OneClass, SeveralClasses
 from adapters.timm_training.model import model_arguments, set_training
 from adapters.timm_training.plan import Plan
-from adapters.timm_training.state import LAST, Place, save_last
+from adapters.timm_training.state import LAST, save_last
 from adapters.timm_training.step import Step
 
 # A SIGKILL costs at most this much of a long epoch.

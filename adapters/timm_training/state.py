@@ -3,53 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from adapters.checkpoints import load_own_checkpoint, save_checkpoint
-from adapters.contract import Best, Reporter
+from adapters.contract import Reporter
+from adapters.place import Place
 from adapters.timm_training.best import BEST, read_about, versions
 from adapters.timm_training.build import Parts
 from adapters.timm_training.plan import Plan
 
 FORMAT = "modelyard-timm-2"
 LAST = "last.pth"
-
-
-@dataclass
-class Place:
-    """Where a training is, and what it has gathered of the epoch that it is in."""
-
-    epoch: int = 1  # the epoch that is going on or comes next, 1-based
-    step: int = 0  # batches of it that are done; all of them: its validation comes next
-    updates: int = 0  # optimizer updates since the beginning
-    loss_sum: float = 0.0  # over the epoch's images so far
-    images: int = 0
-    seconds: float = 0.0  # spent training in this epoch, in all attempts
-    learning_rate: float = 0.0  # of the last update
-    val_loss: float | None = None  # of the last whole epoch
-    best_epoch: int = 0  # 0: none yet
-    best_value: float = -1.0  # of the plan's metric
-    metrics: dict[str, float] = field(default_factory=dict)  # of the last whole epoch
-    finished: bool = False  # all epochs are done, or patience ended
-
-    @property
-    def epochs_completed(self) -> int:
-        return self.epoch - 1
-
-    def best(self, metric: str) -> Best | None:
-        """Return the best epoch so far, None before the first has ended."""
-        if not self.best_epoch:
-            return None
-        return Best(epoch=self.best_epoch, metric=metric, value=self.best_value)
-
-    def begin_next_epoch(self) -> None:
-        self.epoch += 1
-        self.step = self.images = 0
-        self.loss_sum = self.seconds = 0.0
 
 
 def save_last(path: Path, *, plan: Plan, parts: Parts, place: Place) -> None:

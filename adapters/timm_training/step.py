@@ -9,11 +9,11 @@ import torch
 from timm.models import model_parameters
 from timm.utils import dispatch_clip_grad
 
+from adapters.place import Place
 from adapters.randomness import Stream, derive_seed, seed_everything
 from adapters.timm_training.build import Parts
 from adapters.timm_training.model import first_output
 from adapters.timm_training.plan import Plan
-from adapters.timm_training.state import Place
 
 
 class Step:

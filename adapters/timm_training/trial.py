@@ -6,10 +6,10 @@ import torch
 
 from adapters.batch_size import SMALLEST, find_batch_size
 from adapters.contract import Reporter
+from adapters.place import Place
 from adapters.timm_training.build import build
 from adapters.timm_training.model import set_training
 from adapters.timm_training.plan import Plan
-from adapters.timm_training.state import Place
 from adapters.timm_training.step import Step
 
 
