@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import random
 import socket
+
+# Below the ports that kernels give to outgoing connections (32768 on Linux, 49152 elsewhere): one
+# of those may be taken by any program between its choice here and its use.
+PORTS = range(10_000, 32_768)
+TRIES = 100
 
 
 def free_port() -> int:
-    """Return a loopback port that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a loopback port that nothing listens on now. Raises OSError where none is found."""
+    for port in random.SystemRandom().sample(PORTS, TRIES):
+        if not port_in_use("127.0.0.1", port):
+            return port
+    raise OSError(f"no port between {PORTS.start} and {PORTS.stop - 1} is free")
 
 
 def port_in_use(host: str, port: int) -> bool:

@@ -283,6 +283,17 @@ class Spawned:
     def output(self) -> str:
         return self.log.read_text(errors="replace")
 
+    def wait_for(
+        self, condition: Callable[[], T], *, timeout_seconds: float = 30.0, what: str
+    ) -> T:
+        """Return what `condition` returns once it is true. Fails at once when the process ends."""
+
+        def met() -> T:
+            assert self.alive(), f"ended before {what}:\n{self.output()}"
+            return condition()
+
+        return wait_for(met, timeout_seconds=timeout_seconds, what=what)
+
     def wait(self, *, timeout_seconds: float) -> int:
         return self.process.wait(timeout=timeout_seconds)
 

@@ -8,6 +8,7 @@ import shutil
 import signal
 import sys
 import urllib.request
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -15,7 +16,7 @@ import psycopg
 import pytest
 
 from modelyard.ports import free_port
-from tests.services import Spawned, answers, wait_for
+from tests.services import Spawned, answers
 
 ROOT = Path(__file__).parents[2]
 WORKERS = ["timm", "ultralytics", "huggingface"]
@@ -60,12 +61,12 @@ def test_honcho_runs_the_whole_of_it(environ: dict[str, str], tmp_path: Path) ->
     base = port - 100 * PROCESSES.index("web")
     with honcho("start", "--port", str(base), environ=environ, folder=tmp_path) as everything:
         url = f"http://127.0.0.1:{port}/readyz"
-        wait_for(lambda: _is_ready(url), timeout_seconds=90, what="the web process")
-        for name in WORKERS:
-            worker = {**environ, "MODELYARD_WORKER_NAME": f"{os.uname().nodename}-{name}"}
-            wait_for(lambda worker=worker: answers(["modelyard", "health", "worker"], worker))
-        wait_for(lambda: answers(["modelyard", "health", "recorder"], environ))
-        wait_for(lambda: answers(["modelyard", "health", "flower"], environ))
+        everything.wait_for(lambda: _is_ready(url), timeout_seconds=90, what="the web process")
+        for name in [*WORKERS, "recorder", "flower"]:
+            part = "worker" if name in WORKERS else name
+            own = {**environ, "MODELYARD_WORKER_NAME": f"{os.uname().nodename}-{name}"}
+            healthy = partial(answers, ["modelyard", "health", part], own)
+            everything.wait_for(healthy, what=f"an answer of {name}")
         assert everything.alive(), everything.output()
         below = psutil.Process(everything.pid).children(recursive=True)
         everything.process.send_signal(signal.SIGTERM)
