@@ -6,7 +6,17 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import BigInteger, Float, ForeignKey, Index, String, Text, UniqueConstraint, text
+from sqlalchemy import (
+    BigInteger,
+    Float,
+    ForeignKey,
+    Index,
+    String,
+    Text,
+    UniqueConstraint,
+    false,
+    text,
+)
 from sqlalchemy.orm import Mapped, mapped_column
 
 from webapp.extensions import Model
@@ -51,7 +61,9 @@ class Job(Model):
     framework: Mapped[str] = mapped_column(String(50))
     model_name: Mapped[str] = mapped_column(String(200))
     task_type: Mapped[str] = mapped_column(String(30))
-    dataset_id: Mapped[int | None] = mapped_column(ForeignKey("datasets.id", ondelete="SET NULL"))
+    dataset_id: Mapped[int | None] = mapped_column(
+        ForeignKey("datasets.id", ondelete="SET NULL"), index=True
+    )
     dataset_path: Mapped[str] = mapped_column(Text)
     dataset_format: Mapped[str] = mapped_column(String(20))
     dataset_fingerprint: Mapped[str] = mapped_column(String(64))
@@ -68,6 +80,8 @@ class Job(Model):
     seed: Mapped[int] = mapped_column(BigInteger, default=0)
     device_choice: Mapped[str] = mapped_column(String(10), default="auto")  # a DeviceChoice
     priority: Mapped[int]  # 0..9, 9 is the most urgent
+    # Whether it may take the place of a less urgent job that runs.
+    preempt: Mapped[bool] = mapped_column(default=False, server_default=false())
     hyperparameters: Mapped[dict[str, Any]] = mapped_column(Json, default=dict)
 
     # Where it is.
