@@ -7,7 +7,7 @@ export VENV
 export MODELYARD_HOME ?= $(CURDIR)/.modelyard
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev up demo test check lint format types unit integration chaos measure-recovery bench-recorder catalog clean distclean
+.PHONY: help install install-dev up demo test check lint format types unit integration chaos soak measure-recovery bench-recorder catalog clean distclean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ format: install-dev ## Format the code and mend what the linter can
 
 chaos: install-dev ## Kill at random while 30 jobs train: MINUTES=10 SEED=0 DATABASE=sqlite
 	@$(BIN)/python -m tests.faults.chaos --minutes $(or $(MINUTES),10) --seed $(or $(SEED),0) --database $(or $(DATABASE),sqlite)
+
+soak: install-dev ## Run short jobs and see that no process grows: MINUTES=30 FRAMEWORK=timm
+	@$(BIN)/python -m tests.faults.soak --minutes $(or $(MINUTES),30) --framework $(or $(FRAMEWORK),timm)
 
 measure-recovery: install-dev ## Measure how long lost workers, a lost Redis and cancels take
 	@$(BIN)/python -m tests.faults.measure
