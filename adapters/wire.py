@@ -4,6 +4,7 @@ modelyard:events            stream: every event of every attempt, field 'event' 
 modelyard:lease:<job>       string '<attempt>:<worker>', expires: the right to train the job
 modelyard:fence:<job>       integer: attempts below it may not (go on to) train
 modelyard:cancel:<job>      string '<attempt>:<mode>': a person's cancel
+modelyard:preempt:<job>     string '<attempt>:<urgent job>': the attempt is to give its place to it
 modelyard:replay:<job>      string '<attempt>:<seq>': events from seq on are to be published again
 modelyard:recorder          string: the recorder whose turn it is to record and to reap, expires
 modelyard:workers           sorted set: worker name by the time it was last seen
@@ -57,6 +58,10 @@ def fence_key(job_id: int) -> str:
 
 def cancel_key(job_id: int) -> str:
     return f"modelyard:cancel:{job_id}"
+
+
+def preempt_key(job_id: int) -> str:
+    return f"modelyard:preempt:{job_id}"
 
 
 def replay_key(job_id: int) -> str:
@@ -148,6 +153,7 @@ class Outcome(StrEnum):
     FAILED = "failed"
     CANCELLED = "cancelled"
     HANDED_BACK = "handed_back"  # the worker shut down; the job goes back to its queue
+    PREEMPTED = "preempted"  # a more urgent job takes its place; it goes back to its queue
 
 
 @dataclass(frozen=True)

@@ -121,9 +121,12 @@ class Control:
         self._renew_due(attempts, leases)
         cancels = self._client.mget([wire.cancel_key(a.job.id) for a in attempts])
         fences = self._client.mget([wire.fence_key(a.job.id) for a in attempts])
+        preempts = self._client.mget([wire.preempt_key(a.job.id) for a in attempts])
         replays = self._client.mget([wire.replay_key(a.job.id) for a in attempts])
-        for attempt, cancel, fence, replay in zip(attempts, cancels, fences, replays, strict=True):
+        keys = (cancels, fences, preempts, replays)
+        for attempt, cancel, fence, preempt, replay in zip(attempts, *keys, strict=True):
             self._hear_cancel(attempt, cancel)
+            self._hear_preempt(attempt, preempt)
             self._hear_replay(attempt, replay)
             if fence is not None and int(fence) > attempt.job.attempt:
                 attempt.stop.ask(Stop.LOST)  # given up, or cancelled just as it was taken
@@ -140,6 +143,14 @@ class Control:
         number, _, mode = _text(text).partition(":")
         if number == str(attempt.job.attempt) and mode in CANCEL_MODES:
             attempt.stop.ask(CANCEL_MODES[mode])
+
+    def _hear_preempt(self, attempt: Attempt, text: bytes | str | None) -> None:
+        if text is None:
+            return
+        number, _, urgent = _text(text).partition(":")
+        if number == str(attempt.job.attempt) and attempt.stop.current is None:
+            logger.info("job %s gives its place to job %s", attempt.job.id, urgent)
+            attempt.stop.ask(Stop.PREEMPTED)
 
     def _hear_replay(self, attempt: Attempt, text: bytes | str | None) -> None:
         """Publish again what Redis lost, once for each time that the recorder asks."""

@@ -20,7 +20,7 @@ from modelyard.process import die_with_parent
 from modelyard.settings import load_settings
 from workers.attempt import place, run_attempt
 from workers.journal import Journal
-from workers.stopping import CANCEL_MODES, Stop, StopRequest
+from workers.stopping import ASKED, Stop, StopRequest
 from workers.template import Template
 
 
@@ -51,7 +51,7 @@ def run_stdio() -> int:
 
 def _hear(stop: StopRequest) -> None:
     for line in sys.stdin:
-        if line.strip() in CANCEL_MODES:
-            stop.ask(CANCEL_MODES[line.strip()])
+        if line.strip() in ASKED:
+            stop.ask(ASKED[line.strip()])
     # The recorder is gone, and with it whoever could be told: hand the job back.
     stop.ask(Stop.SHUTDOWN)

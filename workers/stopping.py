@@ -12,10 +12,11 @@ class Stop(IntEnum):
     """Requests to stop, each harder than the one before; a later one replaces a softer."""
 
     AFTER_EPOCH = 1  # cancel, at the end of the epoch
-    SHUTDOWN = 2  # the worker goes away: checkpoint, then back to the queue
-    NOW = 3  # cancel: checkpoint, then end
-    KILL = 4  # cancel without a checkpoint
-    LOST = 5  # the lease is gone: someone else may train, nothing more may be reported
+    PREEMPTED = 2  # a more urgent job takes the place: checkpoint, then back to the queue
+    SHUTDOWN = 3  # the worker goes away: checkpoint, then back to the queue
+    NOW = 4  # cancel: checkpoint, then end
+    KILL = 5  # cancel without a checkpoint
+    LOST = 6  # the lease is gone: someone else may train, nothing more may be reported
 
     @property
     def by_person(self) -> bool:
@@ -31,10 +32,17 @@ class Stop(IntEnum):
         return _REASONS.get(self, StopReason.NOW)
 
 
-_REASONS = {Stop.AFTER_EPOCH: StopReason.AFTER_EPOCH, Stop.SHUTDOWN: StopReason.SHUTDOWN}
+# To an adapter a place that is given up is the same as a worker that goes away.
+_REASONS = {
+    Stop.AFTER_EPOCH: StopReason.AFTER_EPOCH,
+    Stop.PREEMPTED: StopReason.SHUTDOWN,
+    Stop.SHUTDOWN: StopReason.SHUTDOWN,
+}
 
 # The modes of the API's cancel.
 CANCEL_MODES = {"after_epoch": Stop.AFTER_EPOCH, "now": Stop.NOW, "kill": Stop.KILL}
+# What the recorder of `subprocess` mode asks of a process on its host.
+ASKED = {**CANCEL_MODES, "preempt": Stop.PREEMPTED}
 
 
 class StopRequest:

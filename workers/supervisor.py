@@ -81,7 +81,11 @@ class Supervisor:
         self._template = template
         self._sink = sink
         self._stop = stop
-        self._grace = {Stop.NOW: cancel_grace_seconds, Stop.SHUTDOWN: shutdown_grace_seconds}
+        self._grace = {
+            Stop.PREEMPTED: cancel_grace_seconds,
+            Stop.NOW: cancel_grace_seconds,
+            Stop.SHUTDOWN: shutdown_grace_seconds,
+        }
         self._leash = Leash(lease_until)
         self._limits = limits or Limits(stall_seconds=0, attempt_seconds=0)
         self._exceeded: TrainingError | None = None
@@ -188,6 +192,8 @@ class Supervisor:
     def _pass_on_stop(self, pid: int, pipes: SupervisorPipes) -> None:
         """Tell the child to stop, and kill its group when it was given its time."""
         wanted = self._stop.current
+        if wanted == Stop.PREEMPTED and self._final is not None:
+            wanted = None  # it is trained: its evaluation, which cannot go on elsewhere, is let be
         if wanted is not None and wanted != self._asked:
             self._asked = wanted
             if wanted.ends_at_once:
@@ -254,6 +260,8 @@ def judge(final: Mapping[str, Any] | None, *, stop: Stop | None, exit_code: int 
         return Ending(Outcome.COMPLETED, result=result, exit_code=exit_code)
     if stop is not None and stop.by_person:
         return Ending(Outcome.CANCELLED, result=result, exit_code=exit_code)
+    if stop == Stop.PREEMPTED:
+        return Ending(Outcome.PREEMPTED, result=result, exit_code=exit_code)
     if stop == Stop.SHUTDOWN or (result is not None and result["stopped"] == "shutdown"):
         return Ending(Outcome.HANDED_BACK, result=result, exit_code=exit_code)
     return Ending(Outcome.FAILED, error=error or _death(exit_code), exit_code=exit_code)
