@@ -89,6 +89,8 @@ class Job(Model):
     queue: Mapped[str] = mapped_column(String(50))
     attempt: Mapped[int] = mapped_column(default=0)  # 0: never started
     lost_attempts: Mapped[int] = mapped_column(default=0)  # those that a dead worker cost
+    # The urgent job that it was asked to give its place to, until it trains again.
+    displaced_by: Mapped[int | None]
     resume: Mapped[bool] = mapped_column(default=False)  # the attempt goes on from a checkpoint
     cancel_mode: Mapped[str | None] = mapped_column(String(20))
     worker: Mapped[str | None] = mapped_column(String(100))

@@ -52,8 +52,9 @@ def transition(
 
     The job must still be in a status that leads to ``to`` (narrowed by ``only_from``) and at
     ``attempt`` (by default the one it was read with). ``next_attempt`` starts a new attempt
-    with the change. ``columns`` are set with it. The caller commits; where False is returned
-    nothing was changed, and ``job`` is as it now stands in the database.
+    with the change. ``columns`` are set with it; whom the job gives its place to is forgotten
+    unless they tell it. The caller commits; where False is returned nothing was changed, and
+    ``job`` is as it now stands in the database.
     """
     expected = job.attempt if attempt is None else attempt
     sources = {status for status, targets in TRANSITIONS.items() if to in targets}
@@ -69,7 +70,7 @@ def transition(
     changed = affected(
         update(Job)
         .where(Job.id == job.id, Job.status == current, Job.attempt == expected)
-        .values(status=to, attempt=number, **columns),
+        .values({"displaced_by": None, **columns, "status": to, "attempt": number}),
         session=session,
     )
     session.refresh(job)

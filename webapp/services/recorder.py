@@ -257,6 +257,11 @@ class _Batch:
         if outcome == Outcome.HANDED_BACK and job.status == S.RUNNING:
             self._queue_again(event, job, reason="its worker shut down")
             return
+        if outcome == Outcome.PREEMPTED and job.status == S.RUNNING:
+            attempt.reason = self._why_displaced(job)
+            by = job.displaced_by
+            self._queue_again(event, job, reason=attempt.reason, displaced_by=by)
+            return
         if outcome == Outcome.FAILED and error and job.status == S.RUNNING:
             verdict = self._judge_failure(job, attempt, error)
             if verdict.retry:
@@ -265,7 +270,8 @@ class _Batch:
                 return
             if verdict.reason:
                 error = {**error, "message": f"{error['message']}; {verdict.reason}"}
-        to = S.CANCELLED if outcome == Outcome.HANDED_BACK else S(outcome)
+        back = outcome in (Outcome.HANDED_BACK, Outcome.PREEMPTED)  # and cancelled meanwhile
+        to = S.CANCELLED if back else S(outcome)
         columns: dict[str, Any] = {"completed_at": event.time, "error": error}
         if result:
             columns |= _result_columns(result)
@@ -276,6 +282,12 @@ class _Batch:
         )  # fmt: skip
         if not ended:
             logger.error("job %s: cannot go from '%s' to '%s'", job.id, job.status, to)
+
+    def _why_displaced(self, job: Job) -> str:
+        urgent = job.displaced_by and self._session.get(Job, job.displaced_by)
+        if not urgent:  # cancelled or started meanwhile, too late for the child to hear it
+            return "made place for a job that needed it no more"
+        return f"gave its place to job {urgent.id} (priority {urgent.priority})"
 
     def _judge_failure(self, job: Job, attempt: Attempt, error: dict[str, Any]) -> Verdict:
         self._write_told()
