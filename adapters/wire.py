@@ -46,6 +46,7 @@ WORKER_TTL_SECONDS = 30.0
 
 PRIORITY_STEPS = 10
 DEFAULT_PRIORITY = 4
+AGE_HEADER = "age"  # of a message, see message_age
 
 
 def lease_key(job_id: int) -> str:
@@ -211,6 +212,11 @@ def parse_time(text: str) -> datetime:
 def job_folder(job_id: int) -> str:
     """Return a job's folder, relative to the outputs folder of web and worker hosts alike."""
     return f"jobs/{job_id}"
+
+
+def message_age(queued_at: datetime, job_id: int) -> str:
+    """Return a job's age as its message tells it: of two texts the smaller goes first."""
+    return f"{round(queued_at.timestamp() * 1_000_000):017d}-{job_id:010d}"
 
 
 def priority_list(queue: str, step: int) -> str:

@@ -24,6 +24,7 @@ from workers.template import Template
 logger = logging.getLogger(__name__)
 
 CONTROL_TIMEOUT_SECONDS = 3.0
+PEEK_TIMEOUT_SECONDS = 1.0
 TIDY_SECONDS = 10.0  # after the children's grace: to publish how they ended and to say goodbye
 HURRY_SECONDS = 6.0  # usually one is enough: to kill, to write it down and to tell
 
@@ -44,6 +45,8 @@ class Runtime:
             raise SettingsError(f"MODELYARD_GPUS: {error}") from error
         self.slots = Slots(self.devices)
         self.redis = connect(settings.require_redis())
+        # Of the thread that takes messages, which must not wait long for an order among queues.
+        self.peek = connect(settings.require_redis(), timeout_seconds=PEEK_TIMEOUT_SECONDS)
         # Of its own, and quicker to give up: a renewal must be tried several times in a lease time.
         self.control = Control(
             connect(settings.require_redis(), timeout_seconds=CONTROL_TIMEOUT_SECONDS),

@@ -50,7 +50,9 @@ def ping() -> None:
         raise Unavailable(f"The broker cannot be reached ({type(error).__name__})") from error
 
 
-def send(job_message: dict[str, Any], *, queue: str, task_id: str, priority: int) -> None:
+def send(
+    job_message: dict[str, Any], *, queue: str, task_id: str, priority: int, age: str = ""
+) -> None:
     """Put a job's message on its queue. Raises Unavailable where the broker does not take it."""
     producer: Celery = current_app.extensions["modelyard_producer"]
     try:
@@ -60,6 +62,7 @@ def send(job_message: dict[str, Any], *, queue: str, task_id: str, priority: int
             queue=queue,
             task_id=task_id,
             priority=wire.broker_priority(priority),
+            headers={wire.AGE_HEADER: age},
             retry=False,
         )
     except (OSError, redis.RedisError, producer.connection_for_write().connection_errors) as error:

@@ -6,6 +6,7 @@ HTTP) takes its place in ``EXECUTORS`` when it comes.
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Protocol
 
@@ -16,8 +17,10 @@ from adapters import wire
 from adapters.contract import DatasetFormat, DeviceChoice, TaskType, TrainingJob
 from modelyard.settings import SettingsError
 from webapp.models import Job
-from webapp.services import broker
+from webapp.services import broker, message_order
 from webapp.services.errors import Unavailable
+
+logger = logging.getLogger(__name__)
 
 _CANCEL_TTL_SECONDS = 7 * 24 * 3600
 
@@ -25,6 +28,12 @@ _CANCEL_TTL_SECONDS = 7 * 24 * 3600
 class Executor(Protocol):
     def start(self, job: Job) -> None:
         """Hand over the job's present attempt. Raises Unavailable; may be called twice."""
+
+    def forget(self, job: Job, *, priority: int) -> None:
+        """Take back what was handed over with a priority that the job no longer has.
+
+        Raises Unavailable.
+        """
 
     def cancel(self, job: Job) -> None:
         """Make the job's present attempt stop as ``job.cancel_mode`` says, or never start."""
@@ -42,12 +51,21 @@ class CeleryExecutor:
             _raise_fence(job.id, to=job.attempt)
         except redis.RedisError as error:
             raise Unavailable(f"The broker cannot be reached ({type(error).__name__})") from error
-        broker.send(
-            training_job(job).to_message(),
-            queue=message_queue(job),
-            task_id=wire.task_id(job.id, job.attempt),
-            priority=job.priority,
-        )
+        queue, task_id = message_queue(job), wire.task_id(job.id, job.attempt)
+        age = wire.message_age(job.queued_at or job.created_at, job.id)
+        message = training_job(job).to_message()
+        broker.send(message, queue=queue, task_id=task_id, priority=job.priority, age=age)
+        try:
+            message_order.put_in_order(queue, task_id=task_id, priority=job.priority, age=age)
+        except redis.RedisError as error:
+            logger.warning("job %s waits at the end of its queue: %s", job.id, error)
+
+    def forget(self, job: Job, *, priority: int) -> None:
+        task_id = wire.task_id(job.id, job.attempt)
+        try:
+            message_order.forget(message_queue(job), task_id=task_id, priority=priority)
+        except redis.RedisError as error:
+            raise Unavailable(f"The broker cannot be reached ({type(error).__name__})") from error
 
     def cancel(self, job: Job) -> None:
         try:
@@ -69,6 +87,9 @@ class SubprocessExecutor:
 
     def start(self, job: Job) -> None:
         pass  # the committed status is the whole hand-over
+
+    def forget(self, job: Job, *, priority: int) -> None:
+        pass
 
     def cancel(self, job: Job) -> None:
         pass

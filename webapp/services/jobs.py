@@ -75,6 +75,7 @@ def change(job: Job, changes: dict[str, Any]) -> None:
     Raises Conflict where the priority is to change and the job waits no more.
     """
     job_id = job.id
+    before = job.priority
     if "priority" in changes:
         waiting = (JobStatus.PENDING, JobStatus.QUEUED)
         statement = update(Job).where(Job.id == job_id, Job.status.in_(waiting)).values(**changes)
@@ -86,7 +87,7 @@ def change(job: Job, changes: dict[str, Any]) -> None:
     db.session.commit()
     db.session.refresh(job)
     if "priority" in changes and job.status == JobStatus.QUEUED:
-        _send_with_new_priority(job)
+        _send_with_new_priority(job, before=before)
 
 
 def remove(job: Job) -> None:
@@ -128,10 +129,16 @@ def _sort_keys(sort: str) -> list[SortKey]:
     return [by_id] if column is None else [SortKey(column, descending=descending), by_id]
 
 
-def _send_with_new_priority(job: Job) -> None:
-    """Put a second message on the queue; whichever is read later finds the attempt taken."""
+def _send_with_new_priority(job: Job, *, before: int) -> None:
+    """Put a second message on the queue and take the first away.
+
+    Should both be there for a moment, whichever is read later finds the attempt taken.
+    """
+    executor = get_executor()
     try:
-        get_executor().start(job)
+        executor.start(job)
+        if job.priority != before:
+            executor.forget(job, priority=before)
     except Unavailable:
         # The message it has keeps the old place; the database's order is what people see.
         return

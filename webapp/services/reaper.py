@@ -6,13 +6,11 @@ before it is judged.
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Callable, Iterable
 from datetime import timedelta
 
-import redis
 from sqlalchemy import select
 
 from adapters import wire
@@ -27,6 +25,7 @@ from webapp.services.errors import Unavailable
 from webapp.services.executors import get_executor, message_queue
 from webapp.services.job_actions import close_attempt, send_handed_back
 from webapp.services.lifecycle import transition
+from webapp.services.message_order import task_ids
 from webapp.services.replay import record_rest
 
 logger = logging.getLogger(__name__)
@@ -81,7 +80,7 @@ class Reaper:
                 continue
             queue = message_queue(job)
             if queue not in present:
-                present[queue] = _task_ids(queue)
+                present[queue] = task_ids(queue)
             if wire.task_id(job.id, job.attempt) in present[queue]:
                 continue
             # Its worker may have died right after it began: then the file tells of the attempt.
@@ -173,13 +172,3 @@ def _redis_is_fresh() -> bool:
     """Tell whether Redis started so recently that its leases may be missing."""
     info = redis_client().info("server")
     return int(info["uptime_in_seconds"]) < wire.LEASE_SECONDS
-
-
-def _task_ids(queue: str) -> set[str]:
-    """Return the ids of all messages that wait on a queue, whatever their priority."""
-    client: redis.Redis = redis_client()
-    ids = set()
-    for step in range(wire.PRIORITY_STEPS):
-        for message in client.lrange(wire.priority_list(queue, step), 0, -1):
-            ids.add(json.loads(message)["headers"]["id"])
-    return ids
