@@ -23,6 +23,7 @@ from adapters.data.coco_layout import (
     choose_annotations,
     find_annotations,
     kinds_told,
+    other_annotations,
 )
 from adapters.data.coco_objects import CocoObjects
 from adapters.data.coco_panoptic import (
@@ -116,6 +117,9 @@ class _Scan:
             problems=self._problems.kept(),
             problems_left_out=self._problems.left_out(),
             parts=parts,
+            read=tuple(files),
+            others=tuple(other_annotations(self._found, files, base=self._base)),
+            allowed=self._allowed,
         )
 
     def _categories(self, tables: Sequence[Entries]) -> list[Category]:

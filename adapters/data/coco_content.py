@@ -5,17 +5,20 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from adapters.contract import TaskType
 from adapters.data.coco_fields import Category
+from adapters.data.coco_layout import AnnotationFile, Kind
 from adapters.data.coco_objects import CocoObjects, mirrored
-from adapters.data.coco_panoptic import PanopticSegments
+from adapters.data.coco_panoptic import PanopticSegments, panoptic_folder
 from adapters.data.content import Annotation, Content, Keypoints, Object, Sample
 from adapters.data.description import DatasetError, Severity
 from adapters.data.drawing import MAX_MASK_CLASSES, with_background
+from adapters.data.files import list_images
 
 Part = CocoObjects | PanopticSegments  # what one annotation file says
 
@@ -25,6 +28,28 @@ class CocoContent(Content):
     """The key of a sample is a number: len(parts) × its image's number + its part's number."""
 
     parts: tuple[Part, ...] = dataclasses.field(repr=False)
+    read: tuple[AnnotationFile, ...] = ()
+    others: tuple[AnnotationFile, ...] = ()  # for other tasks
+    allowed: tuple[str, ...] = ()  # real folders that the data set may reach into
+
+    def annotation_files(self) -> list[Path]:
+        return [path for file in self.read for path in self._with_masks(file)]
+
+    def other_annotations(self) -> list[Path]:
+        return [path for file in self.others for path in self._with_masks(file)]
+
+    def _with_masks(self, file: AnnotationFile) -> list[Path]:
+        """Return an annotation file and, of a panoptic one, the PNGs that belong to it."""
+        folder = None
+        if file.kind == Kind.PANOPTIC:
+            folder = panoptic_folder(file.path, self.path, allowed=self.allowed)
+        if folder is None:
+            return [file.path]
+        pngs = frozenset((".png",))
+        return [
+            file.path,
+            *list_images(folder, base=self.path, allowed=self.allowed, suffixes=pngs).images,
+        ]
 
     def objects(self, sample: Sample) -> list[Object]:
         annotation = self.check(sample, size=None)

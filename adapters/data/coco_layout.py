@@ -120,6 +120,21 @@ def choose_annotations(
     return [chosen[split] for split in order], problems
 
 
+def other_annotations(
+    files: Sequence[Path], chosen: Sequence[AnnotationFile], *, base: Path
+) -> list[AnnotationFile]:
+    """Return the files that would be read for another task than what some were chosen for."""
+    read = {file.path for file in chosen}
+    found: dict[Path, AnnotationFile] = {}
+    for task_type in (*_KINDS_OF_TASK, None):
+        try:
+            of_task, _ = choose_annotations(files, base=base, task_type=task_type)
+        except DatasetError:  # none of them is for that task
+            continue
+        found |= {file.path: file for file in of_task if file.path not in read}
+    return list(found.values())
+
+
 def kinds_told(files: Sequence[Path], base: Path) -> tuple[TaskType, ...]:
     """Return the tasks that names of files tell of, beside those of the files that are read."""
     kinds = {file.kind for path in files if (file := _described(path, base)) is not None}

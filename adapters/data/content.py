@@ -122,6 +122,14 @@ class Content(ABC):
         For semantic segmentation. Raises DatasetError where the annotation cannot be read.
         """
 
+    def annotation_files(self) -> list[Path]:
+        """Return what was read beside the images and the labels that are each one image's own."""
+        return []
+
+    def other_annotations(self) -> list[Path]:
+        """Return what would be read in their place for another task."""
+        return []
+
     @abstractmethod
     def check(self, sample: Sample, *, size: tuple[int, int] | None) -> Annotation:
         """Look at the annotation of an image of this size; None: the image cannot be read.

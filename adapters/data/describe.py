@@ -21,7 +21,7 @@ from adapters.data.description import Description, Problem
 from adapters.data.detecting import detect_format
 from adapters.data.drawing import BACKGROUND
 from adapters.data.files import error, relative_name, warning
-from adapters.data.fingerprint import Fingerprint
+from adapters.data.fingerprint import begun_fingerprint
 from adapters.data.images import CheckedFile, check_image
 from adapters.data.problems import ProblemList
 from adapters.data.reading import require_task, scan
@@ -77,10 +77,7 @@ class _Look:
         self._content = content
         self._progress = progress
         self._problems = ProblemList(content.problems, left_out=content.problems_left_out)
-        self._fingerprint = Fingerprint(content.path)
-        self._fingerprint.add(content.format, *content.classes)
-        if content.keypoints is not None:
-            self._fingerprint.add(str(content.keypoints))
+        self._fingerprint = begun_fingerprint(content)
         self._has_objects = content.format in (DatasetFormat.YOLO, DatasetFormat.COCO)
         self._statistics = Statistics(
             num_classes=len(content.classes),

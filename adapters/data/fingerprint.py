@@ -5,6 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from adapters.data.content import Content
 
 
 class Fingerprint:
@@ -28,3 +32,18 @@ class Fingerprint:
 
     def result(self) -> str:
         return self._hash.hexdigest()
+
+
+def begun_fingerprint(content: Content) -> Fingerprint:
+    """Return a fingerprint to which a data set's samples are still to be added, split by split.
+
+    Of each, its split, its image, the image's sha256 and that of its annotation.
+    """
+    fingerprint = Fingerprint(content.path)
+    fingerprint.add(content.format, *content.classes)
+    if content.keypoints is not None:
+        fingerprint.add(str(content.keypoints))
+    for path in content.other_annotations():
+        with path.open("rb") as file:
+            fingerprint.add(path, hashlib.file_digest(file, "sha256").hexdigest())
+    return fingerprint

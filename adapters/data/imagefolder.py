@@ -52,6 +52,11 @@ SPLITS = ("train", "val", "test")
 class ImageFolderContent(Content):
     """Images with classes and nothing else."""
 
+    csv_files: tuple[Path, ...] = ()  # the labels.csv of splits that have one
+
+    def annotation_files(self) -> list[Path]:
+        return list(self.csv_files)
+
     def objects(self, sample: Sample) -> list[Object]:
         raise DatasetError("an image folder names classes of images and has no objects in them")
 
@@ -85,6 +90,7 @@ class _Scan:
         self._allowed = real_paths([base, *roots])
         self._problems: list[Problem] = []
         self._with_csv: list[str] = []  # splits that have a labels.csv
+        self._csv_files: list[Path] = []
         self._with_folders: list[str] = []
 
     def content(self, rule: SplitRule) -> ImageFolderContent:
@@ -119,6 +125,7 @@ class _Scan:
             multi_label=bool(self._with_csv),
             split_rule=rule if held_out else None,
             problems=tuple(self._problems),
+            csv_files=tuple(self._csv_files),
         )
 
     def _splits(self) -> dict[str, _Named]:
@@ -146,6 +153,7 @@ class _Scan:
     def _split(self, split: str, folder: Path, inner: Sequence[Path]) -> _Named:
         if has_labels_csv(folder):
             self._with_csv.append(split)
+            self._csv_files.append(folder / LABELS_CSV)
             named, problems = read_labels_csv(folder, base=self._base, allowed=self._allowed)
             self._problems += problems
             return named

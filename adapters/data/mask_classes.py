@@ -25,15 +25,20 @@ def read_class_names(
 
     Raises DatasetError where there are none, or not one for each id.
     """
+    file = class_file(base)
+    name = file.name
+    if not is_inside(os.path.realpath(file), allowed):
+        raise DatasetError(f"'{name}' is a link that leads out of the data set's folder")
+    text = _text(file, name)
+    names = text.splitlines() if name.endswith(".txt") else _names_of_json(text, name)
+    return _checked([printable(given.strip()) for given in names], name)
+
+
+def class_file(base: Path) -> Path:
+    """Return the file that names the classes. Raises DatasetError where there is none."""
     for name in CLASS_FILES:
-        file = base / name
-        if not file.is_file():
-            continue
-        if not is_inside(os.path.realpath(file), allowed):
-            raise DatasetError(f"'{name}' is a link that leads out of the data set's folder")
-        text = _text(file, name)
-        names = text.splitlines() if name.endswith(".txt") else _names_of_json(text, name)
-        return _checked([printable(given.strip()) for given in names], name)
+        if (base / name).is_file():
+            return base / name
     listed = " or ".join(f"'{name}'" for name in CLASS_FILES)
     raise DatasetError(f"no {listed} in '{printable(str(base))}' names the classes")
 

@@ -30,7 +30,7 @@ from adapters.data.files import (
 )
 from adapters.data.imagefolder import SPLIT_FOLDERS, SPLITS
 from adapters.data.images import read_mask
-from adapters.data.mask_classes import read_class_names
+from adapters.data.mask_classes import class_file, read_class_names
 from adapters.data.roots import is_inside, printable, real_paths, unreadable_as_dataset_error
 from adapters.data.split import hold_out
 
@@ -42,6 +42,9 @@ class MasksContent(Content):
     """The key of a sample is its mask."""
 
     splits_by_class = False
+
+    def annotation_files(self) -> list[Path]:
+        return [class_file(self.path)]
 
     def objects(self, sample: Sample) -> list[Object]:
         raise DatasetError("a data set of masks tells the classes of pixels and has no objects")

@@ -5,8 +5,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
@@ -30,6 +30,14 @@ MAX_LIST_BYTES = 256 * 1024 * 1024
 
 
 @dataclass(frozen=True)
+class Place:
+    """A folder or a .txt list that a split names, every link in its path resolved."""
+
+    path: Path
+    listed: tuple[Path, ...] | None  # the images that a list names; None: it is a folder
+
+
+@dataclass(frozen=True)
 class YoloData:
     """A YOLO data set as its yaml, folders and lists tell it; no image was opened."""
 
@@ -42,6 +50,7 @@ class YoloData:
     allowed: tuple[str, ...]  # real folders that the data set may reach into
     flip: tuple[int, ...] = ()  # the point that each keypoint becomes in a mirror image
     keypoint_names: tuple[str, ...] = ()
+    places: Mapping[str, tuple[Place, ...]] = field(default_factory=dict)  # where splits lie
     problems: tuple[Problem, ...] = ()
 
     def label(self, image: Path) -> Path:
@@ -75,11 +84,13 @@ def _scan(given: Path, roots: Sequence[Path]) -> YoloData:
     problems = list(description.problems)
     root = _root(description, allowed)
     splits: dict[str, list[Path]] = {}
+    places: dict[str, tuple[Place, ...]] = {}
     for split, parts in description.splits.items():
         reader = _SplitReader(split, root=root, base=base, allowed=allowed, yaml_path=yaml_path)
         images = reader.read(parts)
         problems += reader.problems
         splits[split] = images
+        places[split] = tuple(reader.places)
     every_image = list(dict.fromkeys(chain.from_iterable(splits.values())))
     problems += _missing_splits(splits, description, base) + _overlap(splits)
     outside = list(labels_outside(every_image, base=base, allowed=allowed))
@@ -94,6 +105,7 @@ def _scan(given: Path, roots: Sequence[Path]) -> YoloData:
         allowed=allowed,
         flip=description.flip,
         keypoint_names=description.keypoint_names,
+        places=places,
         problems=(*problems, *outside),
     )
 
@@ -127,6 +139,7 @@ class _SplitReader:
         self, split: str, *, root: str, base: Path, allowed: Sequence[str], yaml_path: Path
     ) -> None:
         self.problems: list[Problem] = []
+        self.places: list[Place] = []
         self._split = split
         self._root = root
         self._base = base
@@ -143,8 +156,11 @@ class _SplitReader:
                 self.problems.append(error("split_not_found", message, file=self._yaml))
             elif place.is_dir():
                 images.update(dict.fromkeys(self._folder(place)))
+                self.places.append(Place(place, None))
             elif place.suffix.lower() == ".txt" and place.is_file():
-                images.update(dict.fromkeys(self._list(place)))
+                listed = self._list(place)
+                images.update(dict.fromkeys(listed))
+                self.places.append(Place(place, tuple(listed)))
             else:
                 message = f"'{self._split}: {printable(part)}' must be a folder or a .txt list"
                 self.problems.append(error("split_not_found", message, file=self._yaml))
