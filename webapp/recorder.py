@@ -25,7 +25,7 @@ from adapters.wire import Event
 from modelyard.settings import SettingsError, load_settings
 from webapp import create_app
 from webapp.extensions import db
-from webapp.services import exports
+from webapp.services import exports, preemption
 from webapp.services.broker import redis_client
 from webapp.services.errors import Unavailable
 from webapp.services.executors import refuse_attempt
@@ -42,6 +42,7 @@ BATCH_EVENTS = 1000
 BLOCK_MILLISECONDS = 500
 REAP_SECONDS = 3.0
 EXPORTS_SECONDS = 1.0
+PREEMPTION_SECONDS = 1.0
 STAND_BY_SECONDS = 1.0
 RETRY_SECONDS = 1.0
 
@@ -63,6 +64,7 @@ class StreamRecorder:
         self._reaper = Reaper()
         self._reap_at = 0.0
         self._exports_at = 0.0
+        self._preemption_at = 0.0
         self._caught_up = False
 
     def run(self) -> None:
@@ -97,6 +99,9 @@ class StreamRecorder:
         if time.monotonic() >= self._exports_at:
             self._exports_at = time.monotonic() + EXPORTS_SECONDS
             exports.follow()
+        if time.monotonic() >= self._preemption_at:
+            self._preemption_at = time.monotonic() + PREEMPTION_SECONDS
+            preemption.follow()
 
     def _stand_by(self) -> None:
         self._caught_up = False

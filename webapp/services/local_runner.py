@@ -22,6 +22,7 @@ from typing import TextIO
 from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 
+from adapters import known_frameworks, wire
 from adapters.contract import ContractError, DeviceChoice
 from adapters.wire import Event
 from modelyard.gpus import choose_devices
@@ -29,10 +30,12 @@ from modelyard.settings import SettingsError
 from webapp.config import settings
 from webapp.extensions import db
 from webapp.models import Job, JobStatus
+from webapp.services import preemption
 from webapp.services.executors import training_job
 from webapp.services.local_exports import LocalExports
 from webapp.services.reaper import give_up_or_conclude
 from webapp.services.recorder import record
+from webapp.services.waiting import TURN_ORDER
 
 logger = logging.getLogger(__name__)
 
@@ -88,6 +91,7 @@ class LocalRunner:
             self._collect()
             self._pass_on_cancels()
             self._exports.step()
+            self._make_places()
             while self._free and (job := _next_queued(gpu=self._has_gpu)) is not None:
                 self._start(job)
         except OperationalError as error:
@@ -142,6 +146,21 @@ class LocalRunner:
                 process.send("kill")
             elif job.status == S.CANCELLING and job.cancel_mode:
                 process.send(job.cancel_mode)
+
+    def _make_places(self) -> None:
+        """Let urgent jobs take the places of less urgent ones; see webapp.services.preemption."""
+        if self._free or not preemption.wanted():
+            return
+        here = {
+            "name": self._settings.worker_name,
+            "frameworks": [wire.queue_name(name) for name in known_frameworks()],
+            "slots": len(self._running),
+            "gpu": self._has_gpu,
+            "status": "online",
+        }
+        for job in preemption.decide([here], is_sent=lambda job: True):
+            if job.id in self._running:
+                self._running[job.id].send("preempt")
 
     def _give_up_orphans(self) -> None:
         """Requeue what ran when the last runner of this host died: its processes died with it."""
@@ -215,7 +234,7 @@ def _next_queued(*, gpu: bool) -> Job | None:
     statement = (
         select(Job)
         .where(Job.status == S.QUEUED, Job.device_choice.in_(able))
-        .order_by(Job.priority.desc(), Job.queued_at, Job.id)
+        .order_by(*TURN_ORDER)
         .limit(1)
     )
     return db.session.scalar(statement, execution_options={"populate_existing": True})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -31,6 +31,9 @@ class Wait:
 
 NOT_WAITING = Wait()
 
+# The order in which queued jobs are taken: the most urgent first, of those the oldest.
+TURN_ORDER = (Job.priority.desc(), Job.queued_at, Job.id)
+
 _this_host = GpuWatch(max_age_seconds=60)
 
 
@@ -40,17 +43,52 @@ def waits(jobs: Sequence[Job]) -> dict[int, Wait]:
     if not queued:
         return {}
     positions = _positions(queued)
+    makers = _makers_of_place(queued)
     try:
         workers: Workers | None = broker.workers()
     except Unavailable:
         workers = None
     remaining = _remaining_seconds() if workers else {}
-    return {job.id: _wait(job, positions.get(job.id, 1), workers, remaining) for job in queued}
+    found = {job.id: _wait(job, positions.get(job.id, 1), workers, remaining) for job in queued}
+    return {job.id: _with_displacement(job, found[job.id], makers.get(job.id)) for job in queued}
 
 
 def serving(workers: Workers, queue: str) -> Workers:
     """Return the workers that read a queue; each framework has exactly one."""
     return [worker for worker in workers if queue in worker["frameworks"]]
+
+
+def can_take(worker: dict[str, Any], job: Job) -> bool:
+    """Tell whether a job may go to a worker, once that has a free slot."""
+    return (
+        job.queue in worker["frameworks"]
+        and (job.device_choice != DeviceChoice.GPU or bool(worker["gpu"]))
+        and _has_model(worker, job)
+        and _takes_jobs(worker)
+    )
+
+
+def _with_displacement(job: Job, wait: Wait, maker: Job | None) -> Wait:
+    """Add to a reason that another makes place for the job, or that it made place for another."""
+    if maker is not None:
+        reason = (
+            f"Job {maker.id} (priority {maker.priority}) on {maker.worker} is writing its "
+            "checkpoint to make place"
+        )
+        return replace(wait, reason=reason)
+    if job.displaced_by is not None and wait.reason is not None:
+        rest = wait.reason[0].lower() + wait.reason[1:]
+        return replace(wait, reason=f"Gave its place to job {job.displaced_by}; {rest}")
+    return wait
+
+
+def _makers_of_place(queued: Sequence[Job]) -> dict[int | None, Job]:
+    """Return the running jobs that give their places, by whom they give them to."""
+    urgent = [job.id for job in queued if job.preempt]
+    if not urgent:
+        return {}
+    statement = select(Job).where(Job.status == JobStatus.RUNNING, Job.displaced_by.in_(urgent))
+    return {job.displaced_by: job for job in db.session.scalars(statement)}
 
 
 def _wait(
@@ -81,7 +119,7 @@ def _wait(
     if not having:
         there = ", ".join(f"{w['name']} has {_version(w, job.queue)}" for w in able)
         return Wait(position, f"No worker has the model {job.model_name}: {there}")
-    active = [worker for worker in having if worker["status"] != "draining"]
+    active = [worker for worker in having if _takes_jobs(worker)]
     if not active:
         names = ", ".join(worker["name"] for worker in able)
         return Wait(position, f"Every worker of the queue {job.queue} takes no new job: {names}")
@@ -99,6 +137,10 @@ def _has_model(worker: dict[str, Any], job: Job) -> bool:
     """Tell whether a worker has a job's model, as far as it has told."""
     told = worker.get("models", {}).get(job.framework, {})
     return job.model_name not in told.get("missing", [])
+
+
+def _takes_jobs(worker: dict[str, Any]) -> bool:
+    return bool(worker["status"] != "draining")
 
 
 def _version(worker: dict[str, Any], framework: str) -> str:
@@ -129,7 +171,21 @@ def _expected_start(
 
 
 def _remaining_seconds() -> dict[str, list[float]]:
-    """Return the seconds left of running jobs by worker, from their last progress."""
+    """Return the seconds left of running jobs by worker; at least none."""
+    workers = select(Job.id, Job.worker).where(Job.status == JobStatus.RUNNING)
+    left = seconds_left()
+    remaining: dict[str, list[float]] = {}
+    for job_id, worker in db.session.execute(workers):
+        if worker is not None and job_id in left:
+            remaining.setdefault(worker, []).append(max(0.0, left[job_id]))
+    return remaining
+
+
+def seconds_left() -> dict[int, float]:
+    """Return the seconds left of running jobs by id, from their last progress.
+
+    Less than none of a job that was to have ended.
+    """
     told = (
         select(JobEvent.time)
         .where(JobEvent.job_id == Job.id, JobEvent.type == "progress")
@@ -138,16 +194,15 @@ def _remaining_seconds() -> dict[str, list[float]]:
         .scalar_subquery()
     )
     rows = db.session.execute(
-        select(Job.worker, Job.progress, told).where(Job.status == JobStatus.RUNNING)
+        select(Job.id, Job.progress, told).where(Job.status == JobStatus.RUNNING)
     )
     now = utc_now()
-    remaining: dict[str, list[float]] = {}
-    for worker, progress, time in rows:
+    left: dict[int, float] = {}
+    for job_id, progress, time in rows:
         eta = (progress or {}).get("eta_seconds")
-        if worker is not None and time is not None and eta is not None:
-            left = max(0.0, eta - (now - time).total_seconds())
-            remaining.setdefault(worker, []).append(left)
-    return remaining
+        if time is not None and eta is not None:
+            left[job_id] = eta - (now - time).total_seconds()
+    return left
 
 
 def _positions(queued: Sequence[Job]) -> dict[int, int]:
@@ -160,7 +215,7 @@ def _positions(queued: Sequence[Job]) -> dict[int, int]:
             func.row_number()
             .over(
                 partition_by=Job.queue if by_queue else None,
-                order_by=(Job.priority.desc(), Job.queued_at, Job.id),
+                order_by=TURN_ORDER,
             )
             .label("position"),
         )

@@ -1,0 +1,208 @@
+"""Urgent jobs that take another's place: who gives it, and to whom.
+
+A queued job with ``preempt`` for which no slot is free or about to be has the least urgent of the
+jobs that run on the workers it can go to asked for its place. That one writes a checkpoint and is
+queued again; the message of the urgent one, which goes first, is what its worker reads next.
+
+Runs in the recorder, which has its turn; what was decided is in the database (``displaced_by``),
+so another recorder goes on from there and asks for no second place.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import and_, func, or_, select
+from sqlalchemy.orm import Session
+
+from adapters import wire
+from webapp.extensions import db
+from webapp.models import Job, JobStatus
+from webapp.services import broker, event_log
+from webapp.services.executors import message_queue
+from webapp.services.job_actions import CancelMode
+from webapp.services.message_order import task_ids
+from webapp.services.waiting import TURN_ORDER, Workers, can_take, seconds_left
+
+logger = logging.getLogger(__name__)
+
+S = JobStatus
+# To write a checkpoint and to go on from it may take as long: who ends sooner is not displaced.
+ABOUT_TO_END_SECONDS = 5.0
+HEARD_SECONDS = (
+    2.5 * wire.WORKER_HEARTBEAT_SECONDS
+)  # a worker that is silent for longer may be dead
+_PREEMPT_TTL_SECONDS = 24 * 3600  # it is told again every second
+
+
+def follow() -> None:
+    """Ask for places that urgent jobs need. Raises RedisError and Unavailable."""
+    if not wanted():
+        return
+    urgent, before = _urgent(), _asked()
+    workers = _heard(broker.workers())
+    sent = {
+        id
+        for queue, priority in {(message_queue(job), job.priority) for job in urgent}
+        for id in task_ids(queue, priorities=[priority])
+    }
+    asked = decide(workers, is_sent=lambda job: wire.task_id(job.id, job.attempt) in sent)
+    client = broker.redis_client()
+    for job in asked:
+        told = f"{job.attempt}:{job.displaced_by}"
+        client.set(wire.preempt_key(job.id), told, ex=_PREEMPT_TTL_SECONDS)
+    for job_id in before - {job.id for job in asked}:
+        client.delete(wire.preempt_key(job_id))
+
+
+def wanted() -> bool:
+    """Tell whether a queued job may take another's place, or a running one was asked for its."""
+    is_urgent = and_(Job.status == S.QUEUED, Job.preempt)
+    is_asked = and_(Job.status == S.RUNNING, Job.displaced_by.is_not(None))
+    return db.session.scalar(select(Job.id).where(or_(is_urgent, is_asked)).limit(1)) is not None
+
+
+def decide(workers: Workers, *, is_sent: Callable[[Job], bool]) -> list[Job]:
+    """Decide who gives its place to whom, commit, and return all that are asked for theirs.
+
+    ``is_sent`` tells whether a queued job still waits to be taken. A job that need not give its
+    place any more, and may not have heard that it should, is asked no more.
+    """
+    session = db.session()
+    event_log.lock_order(session)  # no change of status passes in between
+    queued = _queued(session)
+    running = list(
+        session.scalars(
+            select(Job).where(Job.status.in_([S.RUNNING, S.CANCELLING])),
+            execution_options={"populate_existing": True},
+        )
+    )
+    for job in running:
+        if job.displaced_by is not None and not _is_needed(job, queued):
+            logger.info("job %s may keep its place", job.id)
+            job.displaced_by = None
+    left = seconds_left()
+    for job, urgent in choose(queued, running, workers, left=left, is_sent=is_sent):
+        logger.info("job %s is to give its place to job %s", job.id, urgent.id)
+        job.displaced_by = urgent.id
+    session.commit()
+    return [job for job in running if job.displaced_by is not None]
+
+
+def choose(
+    queued: Sequence[Job],
+    running: Sequence[Job],
+    workers: Workers,
+    *,
+    left: Mapping[int, float],
+    is_sent: Callable[[Job], bool],
+) -> list[tuple[Job, Job]]:
+    """Return pairs: a running job and the queued one that it is to give its place to.
+
+    ``queued`` come in the order in which they will be taken. Each takes a place that is free or
+    about to be, if there is one; only who is next, and urgent, has one made. ``left`` are the
+    seconds left of running jobs by id, where they are known.
+    """
+    places = {worker["name"]: _places(worker, running, left) for worker in workers}
+    served = {job.displaced_by for job in running if job.worker in places}
+    chosen: list[tuple[Job, Job]] = []
+    behind: set[str] = set()  # workers whose next place is for someone who goes before
+    for job in queued:
+        if job.id in served:
+            continue
+        fitting = [worker["name"] for worker in workers if can_take(worker, job)]
+        free = next((name for name in fitting if places[name] > 0), None)
+        if free is not None:
+            places[free] -= 1
+        elif not job.preempt:
+            behind.update(fitting)
+        elif is_sent(job):  # else it is being taken, or the reaper is about to send it
+            there = [name for name in fitting if name not in behind]
+            taken = [given for given, _ in chosen]
+            victim = _least_urgent(running, there, below=job.priority, but=taken, left=left)
+            if victim is not None:
+                chosen.append((victim, job))
+            else:
+                behind.update(fitting)
+    return chosen
+
+
+def _least_urgent(
+    running: Sequence[Job],
+    names: Sequence[str],
+    *,
+    below: int,
+    but: Sequence[Job],
+    left: Mapping[int, float],
+) -> Job | None:
+    """Return the job that would be taken last if all that run waited.
+
+    So who runs are always those that the order of the queue puts first, and it is not the same
+    old job that has to make place again and again.
+    """
+    able = [
+        job
+        for job in running
+        if job.worker in names
+        and job.status == S.RUNNING
+        and job.priority < below
+        and job.displaced_by is None
+        and job not in but
+        and not _is_trained(job)
+        and not _about_to_end(job, left)
+    ]
+    return max(able, key=lambda job: (-job.priority, job.queued_at, job.id), default=None)
+
+
+def _places(worker: Mapping[str, Any], running: Sequence[Job], left: Mapping[int, float]) -> int:
+    """Return how many slots of a worker are free or about to be, and not promised."""
+    here = [job for job in running if job.worker == worker["name"]]
+    coming = [job for job in here if job.displaced_by is None and _about_to_end(job, left)]
+    return max(0, int(worker["slots"]) - len(here)) + len(coming)
+
+
+def _about_to_end(job: Job, left: Mapping[int, float]) -> bool:
+    if job.status == S.CANCELLING:
+        return job.cancel_mode != CancelMode.AFTER_EPOCH
+    return abs(left.get(job.id, float("inf"))) < ABOUT_TO_END_SECONDS  # not: overdue for long
+
+
+def _is_needed(job: Job, queued: Sequence[Job]) -> bool:
+    """Tell whether the urgent job that is to have a running one's place still waits for it."""
+    return not _is_trained(job) and any(
+        urgent.id == job.displaced_by and urgent.preempt and urgent.priority > job.priority
+        for urgent in queued
+    )
+
+
+def _is_trained(job: Job) -> bool:
+    """Tell whether only its evaluation is left, which cannot go on elsewhere."""
+    return (job.progress or {}).get("phase") == "evaluate"
+
+
+def _queued(session: Session) -> list[Job]:
+    """Return, in their order, what is queued and at least as urgent as some job that preempts."""
+    is_queued = Job.status == S.QUEUED
+    least = select(func.min(Job.priority)).where(is_queued, Job.preempt).scalar_subquery()
+    statement = select(Job).where(is_queued, Job.priority >= least).order_by(*TURN_ORDER)
+    return list(session.scalars(statement, execution_options={"populate_existing": True}))
+
+
+def _urgent() -> list[Job]:
+    statement = select(Job).where(Job.status == S.QUEUED, Job.preempt)
+    return list(db.session.scalars(statement, execution_options={"populate_existing": True}))
+
+
+def _asked() -> set[int]:
+    asked = select(Job.id).where(Job.status == S.RUNNING, Job.displaced_by.is_not(None))
+    return set(db.session.scalars(asked))
+
+
+def _heard(workers: Workers) -> Workers:
+    """Return the workers that told of themselves just now, by the clock of Redis."""
+    client = broker.redis_client()
+    left = [client.pttl(wire.worker_key(worker["name"])) for worker in workers]
+    least = 1000 * (wire.WORKER_TTL_SECONDS - HEARD_SECONDS)
+    return [worker for worker, ms in zip(workers, left, strict=True) if ms > least]
