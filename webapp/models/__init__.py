@@ -1,7 +1,7 @@
 """The tables. Importing this package registers all of them."""
 
 from webapp.models.account import AuthSession, PersonalToken, User
-from webapp.models.dataset import Dataset, DatasetCheck
+from webapp.models.dataset import CopyStatus, Dataset, DatasetCheck, DatasetCopy
 from webapp.models.job import (
     Artifact,
     Attempt,
@@ -19,8 +19,10 @@ __all__ = [
     "Artifact",
     "Attempt",
     "AuthSession",
+    "CopyStatus",
     "Dataset",
     "DatasetCheck",
+    "DatasetCopy",
     "Export",
     "Job",
     "JobEvent",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import BigInteger, Float, ForeignKey, String, Text, false
@@ -56,3 +57,36 @@ class DatasetCheck(Model):
     done: Mapped[int] = mapped_column(BigInteger, default=0)  # bytes, files or images of the phase
     total: Mapped[int | None] = mapped_column(BigInteger)
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
+
+
+class CopyStatus(StrEnum):
+    """How far a data set's copy in the store is."""
+
+    WANTED = "wanted"  # it is to be packed, for the first time or again
+    PACKING = "packing"
+    STORED = "stored"
+    FAILED = "failed"  # it cannot be packed: its folder has changed, or cannot be read
+    REMOVING = "removing"  # nothing needs it any more
+
+
+class DatasetCopy(Model):
+    """A data set's copy in the store, for workers that do not see its folder."""
+
+    __tablename__ = "dataset_copies"
+
+    fingerprint: Mapped[str] = mapped_column(String(64), primary_key=True)
+    status: Mapped[str] = mapped_column(String(10))  # a CopyStatus
+    path: Mapped[str] = mapped_column(Text)  # where the content was found last
+    format: Mapped[str] = mapped_column(String(20))
+    task_type: Mapped[str] = mapped_column(String(30))  # what it was read for when it was checked
+    split_seed: Mapped[int] = mapped_column(BigInteger)
+    val_share: Mapped[float] = mapped_column(Float(53))
+    damaged: Mapped[bool] = mapped_column(default=False, server_default=false())
+    done: Mapped[int] = mapped_column(BigInteger, default=0)  # images packed
+    total: Mapped[int | None] = mapped_column(BigInteger)
+    size: Mapped[int | None] = mapped_column(BigInteger)  # bytes in the store
+    error: Mapped[str | None] = mapped_column(Text)  # of the last try
+    tries: Mapped[int] = mapped_column(default=0)  # that failed, one after the other
+    try_at: Mapped[datetime | None] = mapped_column(UtcDateTime)  # not before
+    packer: Mapped[str | None] = mapped_column(String(100))  # who is at it
+    updated_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)  # its last word
