@@ -60,7 +60,11 @@ redis_socket_keepalive = True
 redis_backend_health_check_interval = 10
 
 # Results are a courtesy to other Celery clients; the truth is in the database.
-result_expires = 7 * 24 * 3600
+result_expires = 24 * 3600
+
+# One client for all threads, as redis-py's may be: else each attempt's publisher thread opens a
+# connection of its own, which stays until the garbage is collected.
+result_backend_thread_safe = True
 
 # A queue a framework, each with its own exchange and key: queues that share Celery's default key
 # would all get every message. A misspelt queue is an error, not a new one that nobody reads.

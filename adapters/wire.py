@@ -40,7 +40,9 @@ LEASE_RENEWAL_SECONDS = 10.0
 # A child pauses so long before its lease can end in Redis: whoever starts the next attempt then
 # starts it after the pause, whatever the two hosts and the network were busy with.
 LEASE_MARGIN_SECONDS = 3.0
-FENCE_TTL_SECONDS = 90 * 24 * 3600  # longer than any message can wait
+# Longer than a second copy of a message waits. What one trains that comes later still, the
+# recorder refuses, and raises the fence again.
+FENCE_TTL_SECONDS = 7 * 24 * 3600
 WORKER_HEARTBEAT_SECONDS = 5.0
 WORKER_TTL_SECONDS = 30.0
 

@@ -19,6 +19,8 @@ from modelyard.errors import ModelyardError
 COMMANDS = {
     "up": ("modelyard.commands.up:up_command", "Start everything on this machine."),
     "worker": ("modelyard.commands.worker:worker_command", "Train what waits on the queues."),
+    "workers": ("modelyard.commands.workers:workers_command", "List the workers that are up."),
+    "drain": ("modelyard.commands.workers:drain_command", "Let a worker take no new job."),
     "web": ("modelyard.commands.services:web_command", "Serve the dashboard and the API."),
     "recorder": ("modelyard.commands.services:recorder_command", "Keep the database true."),
     "flower": ("modelyard.commands.services:flower_command", "Serve Flower behind its login."),

@@ -89,11 +89,15 @@ class Presence:
 
     def _look_for_drain(self) -> None:
         """Take no new job while a person wants it so; what trains goes on."""
-        wanted = bool(self._client.exists(wire.drain_key(self._name)))
+        wanted = self.is_drained()
+        self._on_drain(wanted)
         if wanted != self._draining:
-            self._on_drain(wanted)
             self._draining = wanted
             logger.info("worker %s %s", self._name, "drains" if wanted else "takes jobs again")
+
+    def is_drained(self) -> bool:
+        """Tell whether a person wants it to take no new job. Raises RedisError."""
+        return bool(self._client.exists(wire.drain_key(self._name)))
 
     def publish(self) -> None:
         """Publish once. Raises RedisError."""

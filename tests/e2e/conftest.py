@@ -121,9 +121,9 @@ def page(context: BrowserContext, visitor: Page, login: StorageState) -> Page:
     return visitor
 
 
-def log_in(page: Page, *, password: str = PASSWORD, at: str = "") -> None:
+def log_in(page: Page, *, email: str = EMAIL, password: str = PASSWORD, at: str = "") -> None:
     page.goto(f"{at}/login")
-    page.get_by_label("Email").fill(EMAIL)
+    page.get_by_label("Email").fill(email)
     page.get_by_label("Password").fill(password)
     page.get_by_role("button", name="Log in").click()
     page.wait_for_load_state()

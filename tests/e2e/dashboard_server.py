@@ -38,6 +38,7 @@ from webapp.services.recorder import record
 
 PASSWORD = "correct horse battery staple"
 EMAIL = "ada@example.org"
+ADMIN_EMAIL = "root@example.org"  # with the same password
 
 
 class Dashboard:
@@ -62,6 +63,9 @@ class Dashboard:
         with self.app.app_context():
             schema.migrate()
             accounts.create_user(email=EMAIL, password=PASSWORD, name="Ada Lovelace")
+            accounts.create_user(
+                email=ADMIN_EMAIL, password=PASSWORD, name="Grace Hopper", is_admin=True
+            )
         for split, count, step in (("train", 4, 0), ("val", 2, 10)):
             for name, shade in (("dark", 20 + step), ("light", 230 + step)):
                 place = self.images / split / name
@@ -158,12 +162,12 @@ class Dashboard:
             return job.id
 
     @contextmanager
-    def draining_worker(self, name: str) -> Iterator[None]:
+    def draining_worker(self, name: str, *, status: str = "draining") -> Iterator[None]:
         """Let a worker be known, as it publishes itself, that takes no new job."""
         published = {
             "name": name, "host": f"{name}.lan", "frameworks": ["timm"], "versions": {},
             "device": "NVIDIA L4", "gpu": [], "slots": 1, "busy": 0, "jobs": [],
-            "last_seen": format_time(datetime.now(UTC)), "status": "draining",
+            "last_seen": format_time(datetime.now(UTC)), "status": status,
         }  # fmt: skip
         with Redis.from_url(self.redis_url) as client:
             client.set(wire.worker_key(name), json.dumps(published), ex=60)

@@ -18,7 +18,7 @@ import redis
 import sqlalchemy as sa
 
 from adapters import wire
-from tests.faults.site import PLUGIN, processes_of, trains
+from tests.faults.site import PLUGIN, Site, processes_of, trains
 from tests.services import RedisService, wait_for
 
 ENDED = ("completed", "failed", "cancelled")
@@ -179,6 +179,13 @@ class Invariants:
         for process in processes_of(self._home):
             if trains(process):
                 self.found.orphans.append(f"{process.pid} {process.cmdline()}")
+
+
+def check(there: Site) -> None:
+    """Wait until every job of a site has ended, and see that nothing is wrong."""
+    looks = Invariants(there.home, database_url=there.database_url, redis=there.redis)
+    wait_for(looks.all_ended, timeout_seconds=60, what="the end of every job")
+    assert looks.check(accepted=there.expected).all() == []
 
 
 def _left(client: redis.Redis) -> list[str]:

@@ -58,13 +58,15 @@ class Site(Instance):
         start: bool = True,
         becomes: str = "completed",
         device: str = "auto",
+        priority: int = 4,
+        preempt: bool = False,
         **hyperparameters: Any,
     ) -> Job:
         """Make a job of the quick framework, and start it."""
         job = make_job(
             framework="quick", queue="quick", model_name="lcg", epochs=epochs,
             dataset_path=str(self.data / "tiny"), device_choice=device,
-            hyperparameters=hyperparameters,
+            priority=priority, preempt=preempt, hyperparameters=hyperparameters,
         )  # fmt: skip
         self.expected[job.id] = becomes
         if start:
@@ -142,6 +144,14 @@ def training(job: Job) -> object:
 
 def ended(job: Job) -> bool:
     return job.status in ("completed", "failed", "cancelled")
+
+
+def in_epoch(number: int) -> object:
+    return lambda job: job.progress and job.progress["epoch"] >= number
+
+
+def gone(processes: list[psutil.Process]) -> bool:
+    return not [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:

@@ -42,7 +42,6 @@ from tests.services import RedisService, wait_for
 from tests.worker_service import ROOT
 
 EMAIL = "admin@example.org"
-SUBMIT_SECONDS = 3.0
 SAMPLE_SECONDS = 10.0
 PAGE_SECONDS = 1.0
 WARM_UP_SHARE = 0.2
@@ -97,8 +96,9 @@ class Samples:
 class Soak:
     """One run."""
 
-    def __init__(self, home: Path, *, framework: str, database_url: str) -> None:
+    def __init__(self, home: Path, *, framework: str, per_minute: float, database_url: str) -> None:
         self.home = home
+        self.per_minute = per_minute
         self.framework = framework
         self.database_url = database_url
         self.redis = RedisService(home / "redis")
@@ -173,7 +173,7 @@ class Soak:
         next_submit, next_sample = begun, begun
         while time.monotonic() < begun + 60 * minutes:
             if time.monotonic() >= next_submit:
-                next_submit += SUBMIT_SECONDS
+                next_submit += 60 / self.per_minute
                 self.submit()
             if time.monotonic() >= next_sample:
                 next_sample += SAMPLE_SECONDS
@@ -235,7 +235,8 @@ class Soak:
 
     def _look_at_pages(self) -> None:
         """Go through the pages as a browser with a login does."""
-        with httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=30) as browser:
+        base_url = f"http://127.0.0.1:{self.port}"
+        with httpx.Client(base_url=base_url, timeout=30, follow_redirects=True) as browser:
             form = {"email": EMAIL, "password": PASSWORD}
             browser.post("/login", data=form).raise_for_status()
             while not self._stopping.is_set():
@@ -375,6 +376,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--framework", choices=[*JOBS], default="timm")
+    parser.add_argument("--per-minute", type=float, default=20.0)
     parser.add_argument("--keep", type=Path, help="Folder to leave everything in.")
     options = parser.parse_args()
     logging.basicConfig(level=logging.ERROR)
@@ -382,8 +384,9 @@ def main() -> int:
         home = options.keep or Path(folder)
         home.mkdir(parents=True, exist_ok=True)
         soak = Soak(
-            home, framework=options.framework, database_url=f"sqlite:///{home / 'modelyard.db'}"
-        )
+            home, framework=options.framework, per_minute=options.per_minute,
+            database_url=f"sqlite:///{home / 'modelyard.db'}",
+        )  # fmt: skip
         try:
             soak.begin()
             soak.run(minutes=options.minutes)

@@ -15,9 +15,9 @@ import pytest
 import sqlalchemy as sa
 
 from adapters import wire
-from tests.faults.invariants import Invariants
+from tests.faults.invariants import check
 from tests.faults.proxy import Proxy
-from tests.faults.site import Site, ended, kill, site, training
+from tests.faults.site import Site, ended, gone, in_epoch, kill, site, training
 from tests.services import PostgresService, RedisService, wait_for
 from tests.worker_service import job_is
 from webapp.extensions import db
@@ -28,32 +28,9 @@ from webapp.services.waiting import waits
 
 
 @pytest.fixture
-def there(tmp_path: Path, redis_service: RedisService) -> Iterator[Site]:
-    url = f"sqlite:///{tmp_path / 'modelyard.db'}"
-    with site(tmp_path, database_url=url, redis=redis_service) as there:
-        there.first_recorder = there.recorder()
-        yield there
-        check(there)
-
-
-@pytest.fixture
 def proxy(redis_service: RedisService) -> Iterator[Proxy]:
     with Proxy(to_port=redis_service.server.port) as proxy:
         yield proxy
-
-
-def check(there: Site) -> None:
-    looks = Invariants(there.home, database_url=there.database_url, redis=there.redis)
-    wait_for(looks.all_ended, timeout_seconds=60, what="the end of every job")
-    assert looks.check(accepted=there.expected).all() == []
-
-
-def in_epoch(number: int) -> object:
-    return lambda job: job.progress and job.progress["epoch"] >= number
-
-
-def gone(processes: list[psutil.Process]) -> bool:
-    return not [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
 
 
 def send_copy(job: Job, *, attempt: int) -> None:
@@ -95,6 +72,21 @@ def test_copies_of_a_message_and_stale_ones_train_nothing(there: Site) -> None:
     there.wait(after, ended)
     there.wait(last, ended)
     assert there.journal(job.id).count('"type":"started"') == 1
+
+
+def test_a_copy_that_comes_when_its_fence_has_expired_is_stopped_and_not_heard(
+    there: Site,
+) -> None:
+    there.quick_worker("w1")
+    job = there.job(epochs=40)
+    there.wait(job, ended)
+    with there.redis.client() as client:
+        client.delete(wire.fence_key(job.id))
+    copy = executors.training_job(job).to_message() | {"epochs": 4000}
+    broker.send(copy, queue=job.queue, task_id=wire.task_id(job.id, 1), priority=4)
+    wait_for(lambda: there.children(), what="the copy's child")
+    wait_for(lambda: not there.children(), timeout_seconds=10, what="its end")
+    assert job_is(job, lambda j: j.status == "completed")()
 
 
 def test_a_start_that_dies_between_commit_and_message_is_sent_by_the_reaper(there: Site) -> None:

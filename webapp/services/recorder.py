@@ -136,11 +136,12 @@ class _Batch:
         if job is None or attempt is None:
             logger.info("job %s is not known (any more): event dropped", event.job_id)
             return
-        if event.seq <= attempt.last_seq:
-            return  # published twice
         if event.attempt != job.attempt or S(job.status).ended or job.status == S.PENDING:
+            # Also where the number is known: an attempt that is over may be trained once more.
             self.recorded.refused.add((event.job_id, event.attempt))
             return
+        if event.seq <= attempt.last_seq:
+            return  # published twice
         if event.seq > attempt.last_seq + 1:
             # Redis lost what came between. Recorded now, it could never be put in its place.
             self.recorded.gaps.setdefault((event.job_id, event.attempt), attempt.last_seq + 1)

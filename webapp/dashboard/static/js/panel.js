@@ -17,8 +17,11 @@ async function load(name) {
   const panel = document.querySelector(`[data-panel="${name}"]`);
   if (!panel) return;
   try {
-    panel.innerHTML = await html(panel.dataset.from);
+    const drawn = await html(panel.dataset.from);
+    const focused = panel.contains(document.activeElement) ? document.activeElement.id : "";
+    panel.innerHTML = drawn;
     updateTimes(panel);
+    if (focused) document.getElementById(focused)?.focus(); // the keyboard keeps its place
   } catch (error) {
     toast(error.message, { error: true });
   }
