@@ -9,7 +9,6 @@ nothing that nobody knows of.
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import re
@@ -26,6 +25,7 @@ from flask import Flask
 from sqlalchemy import or_, select
 from sqlalchemy.exc import OperationalError
 
+from modelyard.locks import take
 from webapp.config import settings
 from webapp.extensions import db
 from webapp.models import Dataset
@@ -88,7 +88,7 @@ def sweep() -> None:
     if not folder.is_dir():
         return
     for mark in folder.glob("*.lock"):
-        if _TOKEN.fullmatch(mark.stem) and (lock := _take(mark, new=False)) is not None:
+        if _TOKEN.fullmatch(mark.stem) and (lock := take(mark, new=False)) is not None:
             try:
                 _settle(mark.stem)
             finally:
@@ -119,12 +119,12 @@ def holds(path: Path) -> bool:
 @contextmanager
 def _marked(token: str) -> Iterator[int]:
     mark = uploads_folder() / f"{token}.lock"
-    lock = _take(mark, new=True)
+    lock = take(mark, new=True)
     for _ in range(_TRIES):
         if lock is not None:
             break
         time.sleep(_TRY_SECONDS)  # a sweep looks at it; another deletion would take longer
-        lock = _take(mark, new=True)
+        lock = take(mark, new=True)
     else:
         raise Conflict("The uploaded files are being removed already")
     try:
@@ -134,22 +134,6 @@ def _marked(token: str) -> Iterator[int]:
             _settle(token)
         finally:
             os.close(lock)
-
-
-def _take(mark: Path, *, new: bool) -> int | None:
-    """Return a descriptor that holds the lock of a mark, None where it is gone or held."""
-    try:
-        lock = os.open(mark, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if new else 0), 0o600)
-    except FileNotFoundError:
-        return None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.path.samestat(os.fstat(lock), mark.stat()):
-            return lock
-    except (BlockingIOError, FileNotFoundError):
-        pass
-    os.close(lock)
-    return None
 
 
 def _settle(token: str) -> None:
