@@ -17,7 +17,7 @@ EXAMPLES = 15
 
 # What a schema cannot say is refused with a described 422: that a cursor is one of ours, that
 # somebody has an address, that a folder, a model or an archive is there, that a password is no
-# common one.
+# common one, that a job is urgent enough to take another's place.
 MEANING_IS_CHECKED = {
     "GET /api/v1/auth/tokens",
     "GET /api/v1/datasets",
@@ -34,6 +34,7 @@ MEANING_IS_CHECKED = {
     "POST /api/v1/datasets/{dataset_id}/validate",
     "POST /api/v1/projects/{project_id}/members",
     "POST /api/v1/training/jobs",
+    "PATCH /api/v1/training/jobs/{job_id}",
     "POST /api/v1/training/jobs/{job_id}/clone",
     "POST /api/v1/training/jobs/{job_id}/predict",
 }

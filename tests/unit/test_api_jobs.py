@@ -409,3 +409,61 @@ def test_a_model_tells_where_its_weights_would_come_from(tmp_path: Path) -> None
         models = ada.get("/models", framework="timm", q="resnet18").json["items"]
         assert {m["name"]: m["pretrained"] for m in models}["resnet18"] == "cached"
         assert ada.get("/models", q="resnet50").json["items"][0]["pretrained"] == "download"
+
+
+def member(api: Api, ada: Person, role: str) -> Person:
+    person = api.person(role)
+    answer = ada.post("/projects/1/members", {"email": f"{role}@example.org", "role": role})
+    assert answer.status_code == 201, answer.json
+    return person
+
+
+def test_an_urgent_job_may_be_given_the_right_to_take_anothers_place(ada: Person) -> None:
+    plain = ada.job(1, 1)
+    assert (plain["preempt"], plain["displaced_by"]) == (False, None)
+    job = ada.job(1, 1, priority=9, preempt=True)
+    assert job["preempt"] is True
+    copy = ada.post(f"{JOBS}/{job['id']}/clone", {}).json
+    assert (copy["preempt"], copy["priority"]) == (True, 9)
+    other = ada.post(f"{JOBS}/{job['id']}/clone", {"overrides": {"preempt": False}}).json
+    assert other["preempt"] is False
+    assert ada.get(JOBS, sort="-preempt").json["items"][-1]["id"] == plain["id"]
+
+
+def test_only_a_job_above_the_default_priority_may_take_anothers_place(ada: Person) -> None:
+    body = {**JOB, "project_id": 1, "dataset_id": 1, "preempt": True}
+    for priority in ({}, {"priority": 4}, {"priority": 0}):
+        answer = ada.post(JOBS, {**body, **priority})
+        assert answer.status_code == 422
+        assert "Only a job of priority 5 or more" in answer.json["errors"]["preempt"][0]
+    address = f"{JOBS}/{ada.job(1, 1)['id']}"
+    answer = ada.patch(address, {"preempt": True})
+    assert list(answer.json["errors"]) == ["preempt"]
+    both = ada.patch(address, {"preempt": True, "priority": 5}).json
+    assert (both["preempt"], both["priority"]) == (True, 5)
+    assert list(ada.patch(address, {"priority": 4}).json["errors"]) == ["priority"]
+    assert ada.patch(address, {"priority": 4, "preempt": False}).json["preempt"] is False
+
+
+def test_preempt_is_changed_only_while_the_job_waits(api: Api, ada: Person) -> None:
+    job = ada.job(1, 1, priority=9)
+    put(api, job["id"], status="running")
+    answer = ada.patch(f"{JOBS}/{job['id']}", {"preempt": True})
+    assert answer.status_code == 409
+    assert "waits no more" in answer.json["detail"]
+
+
+def test_only_owners_let_jobs_take_others_places(api: Api, ada: Person) -> None:
+    eve = member(api, ada, "editor")
+    body = {**JOB, "project_id": 1, "dataset_id": 1, "preempt": True, "priority": 9}
+    answer = eve.post(JOBS, body)
+    assert answer.status_code == 403
+    assert "needs the role owner" in answer.json["detail"]
+    mine = eve.job(1, 1, priority=9)
+    assert eve.patch(f"{JOBS}/{mine['id']}", {"preempt": True}).status_code == 403
+    urgent = ada.job(1, 1, priority=8, preempt=True)
+    assert eve.patch(f"{JOBS}/{urgent['id']}", {"priority": 9}).status_code == 403
+    assert eve.patch(f"{JOBS}/{urgent['id']}", {"notes": "hm"}).status_code == 200
+    assert eve.post(f"{JOBS}/{urgent['id']}/clone", {}).status_code == 403
+    dropped = eve.patch(f"{JOBS}/{urgent['id']}", {"preempt": False})
+    assert dropped.json["preempt"] is False

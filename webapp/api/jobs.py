@@ -50,10 +50,10 @@ def get(path: JobPath) -> Answer:
 
 @blueprint.patch("/<id:job_id>", responses={200: JobOut, **problems(403, 409)})
 def update(path: JobPath, body: JobPatch) -> Answer:
-    """Change a job's name, notes, tags or, while it waits, its priority"""
+    """Change a job's name, notes, tags or, while it waits, its priority and `preempt`"""
     job = _fetch(path, Role.EDITOR)
     if changes := given(body):
-        jobs.change(job, changes)
+        jobs.change(job, changes, user=current_user())
     return _view(job), 200
 
 

@@ -12,10 +12,11 @@ from adapters.frameworks import FrameworkInfo, all_frameworks
 from webapp.api.authentication import current_user
 from webapp.dashboard.blueprint import blueprint
 from webapp.dashboard.hyperparameters import groups
-from webapp.dashboard.pages import trainable_tasks
+from webapp.dashboard.pages import has_role, trainable_tasks
 from webapp.models import Dataset, Role
 from webapp.services import datasets, jobs, projects
 from webapp.services.job_creation import as_request
+from webapp.services.job_request import LEAST_PREEMPTING_PRIORITY
 
 _DATASETS_OFFERED = 200
 _WARNINGS_SHOWN = 3
@@ -39,6 +40,8 @@ def new_job(project_id: int) -> ResponseReturnValue:
         task_types=trainable_tasks(),
         frameworks=[_framework(info) for info in all_frameworks().values()],
         optimizers=_optimizers(),
+        may_preempt=has_role(project, Role.OWNER),
+        least_preempting=LEAST_PREEMPTING_PRIORITY,
         initial=_initial(),
     )
 

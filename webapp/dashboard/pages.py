@@ -33,8 +33,13 @@ def projects() -> ResponseReturnValue:
 
 def may_edit(project: Project) -> bool:
     """Tell whether who looks may change things in a project."""
+    return has_role(project, Role.EDITOR)
+
+
+def has_role(project: Project, needed: Role) -> bool:
+    """Tell whether who looks has a role in a project, or one above it."""
     role = project_service.role_in(project.id, user=current_user())
-    return role is not None and role.allows(Role.EDITOR)
+    return role is not None and role.allows(needed)
 
 
 def trainable_tasks() -> list[TaskType]:

@@ -18,7 +18,7 @@ from webapp.services.catalog import similar_models
 from webapp.services.errors import Invalid, NotFound
 from webapp.services.job_request import JobRequest
 from webapp.services.job_source import check_source, source_of
-from webapp.services.jobs import get_job
+from webapp.services.jobs import get_job, require_preemption
 from webapp.services.projects import get_project
 
 Errors = dict[str, list[str]]
@@ -27,9 +27,12 @@ Errors = dict[str, list[str]]
 def create(request: JobRequest, *, user: User, actor: str) -> Job:
     """Create a pending job and commit.
 
-    Raises NotFound and Forbidden for the project, Invalid naming every field that is wrong.
+    Raises NotFound and Forbidden for the project and for `preempt`, Invalid naming every field
+    that is wrong.
     """
     get_project(request.project_id, user=user, needed=Role.EDITOR)
+    if request.preempt:
+        require_preemption(request.project_id, user=user)
     info, hyperparameters = _check_request(request)
     _check_initial_job(request, user)
     source = source_of(request)
@@ -103,6 +106,7 @@ _SAME = (
     "initial_job_id",
     "seed",
     "priority",
+    "preempt",
     "tags",
     "notes",
 )

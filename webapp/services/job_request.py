@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from adapters.wire import DEFAULT_PRIORITY
 from webapp.fields import Body, FormatName, Id, Line, Lines, TaskName
@@ -15,6 +15,28 @@ Name = Annotated[Line, Field(max_length=200)]
 Notes = Annotated[Lines, Field(max_length=10_000)]
 Tags = Annotated[list[Tag], Field(max_length=MAX_TAGS)]
 Priority = Annotated[int, Field(ge=0, le=9, description="9 goes first")]
+# Less urgent ones, and those that say nothing of it, take nobody's place.
+LEAST_PREEMPTING_PRIORITY = DEFAULT_PRIORITY + 1
+Preempt = Annotated[
+    bool,
+    Field(
+        description=(
+            "While no slot is free, the least urgent running job of a lower priority is "
+            "checkpointed and queued again to make place; for owners of the project, from "
+            f"priority {LEAST_PREEMPTING_PRIORITY} on"
+        )
+    ),
+]
+
+
+def preempt_problem(preempt: bool, *, priority: int) -> str | None:
+    """Return why a job may not take another's place, None where it may or does not want to."""
+    if not preempt or priority >= LEAST_PREEMPTING_PRIORITY:
+        return None
+    return (
+        f"Only a job of priority {LEAST_PREEMPTING_PRIORITY} or more may take another's place; "
+        f"this one has {priority}"
+    )
 
 
 _NULL = {"type": "null"}
@@ -33,7 +55,15 @@ _ONE_DATASET: dict[str, Any] = {
             "required": ["dataset_path"],
             "properties": {"dataset_path": {"type": "string"}, "dataset_id": _NULL},
         },
-    ]
+    ],
+    # And what _urgent_enough says.
+    "anyOf": [
+        {"properties": {"preempt": {"const": False}}},
+        {
+            "required": ["priority"],
+            "properties": {"priority": {"minimum": LEAST_PREEMPTING_PRIORITY}},
+        },
+    ],
 }
 
 
@@ -72,11 +102,20 @@ class JobRequest(Body):
     seed: int = Field(0, ge=0, le=2**32 - 1)
     device: Literal["auto", "cpu", "gpu"] = "auto"
     priority: Priority = DEFAULT_PRIORITY
+    preempt: Preempt = False
     hyperparameters: dict[str, Any] = Field(
         default_factory=dict, max_length=200, description="The framework's; see GET /frameworks"
     )
     tags: Tags = Field(default_factory=list)
     notes: Notes = ""
+
+    @field_validator("preempt")
+    @classmethod
+    def _urgent_enough(cls, preempt: bool, info: ValidationInfo) -> bool:
+        problem = preempt_problem(preempt, priority=info.data.get("priority", DEFAULT_PRIORITY))
+        if problem is not None:
+            raise ValueError(problem)
+        return preempt
 
     @model_validator(mode="after")
     def _one_dataset(self) -> Self:

@@ -34,6 +34,8 @@ _AS_THEY_ARE = (
     "val_share",
     "seed",
     "priority",
+    "preempt",
+    "displaced_by",
     "hyperparameters",
     "status",
     "queue",

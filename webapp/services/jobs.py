@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import delete, func, or_, select, update
+from sqlalchemy import case, delete, func, or_, select, update
 
 from webapp.extensions import db
 from webapp.models import Artifact, Attempt, Job, JobStatus, Role, StatusChange, User
 from webapp.services import event_log, outputs
-from webapp.services.errors import Conflict, Forbidden, NotFound, Unavailable
+from webapp.services.errors import Conflict, Forbidden, Invalid, NotFound, Unavailable
 from webapp.services.executors import get_executor
+from webapp.services.job_request import preempt_problem
 from webapp.services.paging import Page, SortKey, paginate
 from webapp.services.projects import ACTIVE, role_in, visible_to
 from webapp.services.statements import affected
@@ -21,10 +22,12 @@ _SORTS: dict[str, Any] = {
     "name": Job.name,
     "status": Job.status,
     "priority": Job.priority,
+    "preempt": case((Job.preempt, 1), else_=0),
     # None may not be sorted by: a job without one comes last, whichever way.
     "accuracy": (func.coalesce(Job.accuracy, 2.0), func.coalesce(Job.accuracy, -1.0)),
     "loss": (func.coalesce(Job.loss, 1e300), func.coalesce(Job.loss, -1e300)),
 }
+_WHILE_IT_WAITS = frozenset({"priority", "preempt"})  # what may be changed only then
 SORTS = tuple(name for key in _SORTS for name in (key, f"-{key}"))
 
 
@@ -69,21 +72,37 @@ def list_jobs(
     return paginate(db.session(), query, keys=_sort_keys(sort), limit=limit, cursor=cursor)
 
 
-def change(job: Job, changes: dict[str, Any]) -> None:
-    """Change a job's name, notes, tags or priority and commit.
+def require_preemption(project_id: int, *, user: User) -> None:
+    """Raise Forbidden where a person may not have a project's jobs take others' places.
 
-    Raises Conflict where the priority is to change and the job waits no more.
+    What runs may be somebody else's work, so an owner answers for it.
+    """
+    role = role_in(project_id, user=user)
+    if role is None or not role.allows(Role.OWNER):
+        raise Forbidden(
+            f"You are {role} of project {project_id}; a job that may take another's place "
+            f"(`preempt`) needs the role {Role.OWNER}"
+        )
+
+
+def change(job: Job, changes: dict[str, Any], *, user: User) -> None:
+    """Change a job's name, notes, tags or, while it waits, its priority and `preempt`; commit.
+
+    Raises Conflict where it waits no more, Forbidden and Invalid where it may not preempt.
     """
     job_id = job.id
     before = job.priority
-    if "priority" in changes:
+    if changes.keys() & _WHILE_IT_WAITS:
+        _check_preemption(job, changes, user=user)
         waiting = (JobStatus.PENDING, JobStatus.QUEUED)
         statement = update(Job).where(Job.id == job_id, Job.status.in_(waiting)).values(**changes)
     else:
         statement = update(Job).where(Job.id == job_id).values(**changes)
     if affected(statement) != 1:
         db.session.rollback()
-        raise Conflict(f"Job {job_id} waits no more: its priority cannot be changed")
+        raise Conflict(
+            f"Job {job_id} waits no more: neither its priority nor `preempt` can be changed"
+        )
     db.session.commit()
     db.session.refresh(job)
     if "priority" in changes and job.status == JobStatus.QUEUED:
@@ -118,6 +137,15 @@ def list_artifacts(job: Job, *, limit: int, cursor: str | None) -> Page[Artifact
     query = select(Artifact).where(Artifact.job_id == job.id)
     keys = [SortKey(Artifact.name), SortKey(Artifact.id)]
     return paginate(db.session(), query, keys=keys, limit=limit, cursor=cursor)
+
+
+def _check_preemption(job: Job, changes: dict[str, Any], *, user: User) -> None:
+    preempt = changes.get("preempt", job.preempt)
+    problem = preempt_problem(preempt, priority=changes.get("priority", job.priority))
+    if problem is not None:
+        raise Invalid({"preempt" if "preempt" in changes else "priority": [problem]})
+    if preempt:
+        require_preemption(job.project_id, user=user)
 
 
 def _sort_keys(sort: str) -> list[SortKey]:

@@ -8,7 +8,7 @@ from pydantic import Field, RootModel
 
 from webapp.api.schemas.base import Out, PageOut, PageQuery, Query, UtcTime
 from webapp.fields import UNSET, Body, FormatName, Id, Line, TaskName
-from webapp.services.job_request import Name, Notes, Priority, Tags
+from webapp.services.job_request import Name, Notes, Preempt, Priority, Tags
 
 StatusName = Literal[
     "pending", "queued", "running", "cancelling", "completed", "failed", "cancelled"
@@ -22,6 +22,8 @@ SortName = Literal[
     "-status",
     "priority",
     "-priority",
+    "preempt",
+    "-preempt",
     "accuracy",
     "-accuracy",
     "loss",
@@ -34,6 +36,7 @@ class JobPatch(Body):
     notes: Notes = Field(UNSET)
     tags: Tags = Field(UNSET)
     priority: Priority = Field(UNSET, description="While it is pending or queued; 9 goes first")
+    preempt: Preempt = Field(UNSET, description="While it is pending or queued; see POST")
 
 
 class JobQuery(PageQuery):
@@ -119,6 +122,10 @@ class JobOut(Out):
     device: str = Field(description="Where it trains; before that, what was asked for")
     device_requested: Literal["auto", "cpu", "gpu"]
     priority: int
+    preempt: bool = Field(description="It may take the place of a less urgent job that runs")
+    displaced_by: int | None = Field(
+        description="The urgent job that it gives or gave its place to, until it trains again"
+    )
     hyperparameters: dict[str, Any]
     status: StatusName
     queue: str

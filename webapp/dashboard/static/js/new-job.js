@@ -141,6 +141,7 @@ function fill() {
   form.elements.tags.value = (tags ?? []).join(",");
   form.elements.notes.value = notes ?? "";
   if (device) form.elements.device.value = device;
+  if (form.elements.preempt) form.elements.preempt.checked = Boolean(rest.preempt);
   if (rest.initial_job_id) weights.value = "job";
   else if (rest.pretrained) weights.value = "published";
   followFramework();
