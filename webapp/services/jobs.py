@@ -105,7 +105,7 @@ def change(job: Job, changes: dict[str, Any], *, user: User) -> None:
         )
     db.session.commit()
     db.session.refresh(job)
-    if "priority" in changes and job.status == JobStatus.QUEUED:
+    if job.priority != before and job.status == JobStatus.QUEUED:
         _send_with_new_priority(job, before=before)
 
 
@@ -165,8 +165,7 @@ def _send_with_new_priority(job: Job, *, before: int) -> None:
     executor = get_executor()
     try:
         executor.start(job)
-        if job.priority != before:
-            executor.forget(job, priority=before)
+        executor.forget(job, priority=before)
     except Unavailable:
         # The message it has keeps the old place; the database's order is what people see.
         return

@@ -31,6 +31,17 @@ class Wait:
 
 NOT_WAITING = Wait()
 
+
+@dataclass(frozen=True)
+class Position:
+    """A job's place in its queue, and among those in it that need a GPU, or do not, like it."""
+
+    among_all: int
+    among_its_kind: int
+
+
+FIRST = Position(1, 1)
+
 # The order in which queued jobs are taken: the most urgent first, of those the oldest.
 TURN_ORDER = (Job.priority.desc(), Job.queued_at, Job.id)
 
@@ -49,7 +60,7 @@ def waits(jobs: Sequence[Job]) -> dict[int, Wait]:
     except Unavailable:
         workers = None
     remaining = _remaining_seconds() if workers else {}
-    found = {job.id: _wait(job, positions.get(job.id, 1), workers, remaining) for job in queued}
+    found = {job.id: _wait(job, positions.get(job.id, FIRST), workers, remaining) for job in queued}
     return {job.id: _with_displacement(job, found[job.id], makers.get(job.id)) for job in queued}
 
 
@@ -66,6 +77,12 @@ def can_take(worker: dict[str, Any], job: Job) -> bool:
         and _has_model(worker, job)
         and _takes_jobs(worker)
     )
+
+
+def free_slots(worker: dict[str, Any]) -> int:
+    """Return how many jobs a worker can take now: GPUs that somebody else has take none."""
+    free: int = worker["slots"] - worker["busy"] - worker.get("held", 0)
+    return max(0, free)
 
 
 def _with_displacement(job: Job, wait: Wait, maker: Job | None) -> Wait:
@@ -92,8 +109,9 @@ def _makers_of_place(queued: Sequence[Job]) -> dict[int | None, Job]:
 
 
 def _wait(
-    job: Job, position: int, workers: Workers | None, remaining: dict[str, list[float]]
+    job: Job, place: Position, workers: Workers | None, remaining: dict[str, list[float]]
 ) -> Wait:
+    position = place.among_all
     if not broker.uses_broker():
         if job.device_choice == DeviceChoice.GPU and not _this_host.gpus():
             return Wait(position, "This host has no GPU, and in `subprocess` mode no other trains")
@@ -115,6 +133,8 @@ def _wait(
                 f"No worker of the queue {job.queue} has a GPU; start one on a GPU host, or clone "
                 "the job with device 'auto'",
             )
+    elif not any(worker["gpu"] for worker in able):
+        position = place.among_its_kind  # those that need a GPU do not hold it up
     having = [worker for worker in able if _has_model(worker, job)]
     if not having:
         there = ", ".join(f"{w['name']} has {_version(w, job.queue)}" for w in able)
@@ -124,13 +144,32 @@ def _wait(
         names = ", ".join(worker["name"] for worker in able)
         return Wait(position, f"Every worker of the queue {job.queue} takes no new job: {names}")
     ahead = _ahead(job, position)
-    free = sum(worker["slots"] - worker["busy"] for worker in active)
+    free = sum(free_slots(worker) for worker in active)
     if free >= position:
         return Wait(position, ahead or "A worker is about to take it")
-    slots = sum(worker["slots"] for worker in active)
-    busy = "its one slot is busy" if slots == 1 else f"all {slots} slots are busy"
-    reason = ahead or f"Next in the queue {job.queue}; {busy}"
+    reason = "; ".join([ahead or f"Next in the queue {job.queue}{_busy(active)}", *_held(active)])
     return Wait(position, reason, _expected_start(position - free, active, job.queue, remaining))
+
+
+def _busy(active: Workers) -> str:
+    """Return what follows 'next in the queue': how many slots train."""
+    slots, busy = (sum(worker[name] for worker in active) for name in ("slots", "busy"))
+    if not busy:
+        return ""
+    if busy < slots:
+        return f"; {busy} of {slots} slots {'is' if busy == 1 else 'are'} busy"
+    return "; its one slot is busy" if slots == 1 else f"; all {slots} slots are busy"
+
+
+def _held(active: Workers) -> list[str]:
+    """Return who else has the GPUs of workers that would otherwise take a job."""
+    return [
+        f"GPU {gpu['index']} of {worker['host']} {gpu['held_by']['text']}"
+        for worker in active
+        if worker.get("held")
+        for gpu in worker["gpu"]
+        if gpu.get("held_by")
+    ]
 
 
 def _has_model(worker: dict[str, Any], job: Job) -> bool:
@@ -205,24 +244,20 @@ def seconds_left() -> dict[int, float]:
     return left
 
 
-def _positions(queued: Sequence[Job]) -> dict[int, int]:
-    """Return the place of jobs in their queues, in the order in which they will be taken."""
+def _positions(queued: Sequence[Job]) -> dict[int, Position]:
+    """Return the places of jobs, in the order in which they will be taken."""
     # In subprocess mode this host's recorder takes from all queues in one order.
-    by_queue = settings().execution_mode != "subprocess"
+    queue = [Job.queue] if settings().execution_mode != "subprocess" else []
+    kind = Job.device_choice == DeviceChoice.GPU
+    place = func.row_number()
     ranked = (
         select(
             Job.id,
-            func.row_number()
-            .over(
-                partition_by=Job.queue if by_queue else None,
-                order_by=TURN_ORDER,
-            )
-            .label("position"),
+            place.over(partition_by=queue or None, order_by=TURN_ORDER).label("among_all"),
+            place.over(partition_by=[*queue, kind], order_by=TURN_ORDER).label("among_its_kind"),
         )
         .where(Job.status == JobStatus.QUEUED)
         .subquery()
     )
-    rows = db.session.execute(
-        select(ranked.c.id, ranked.c.position).where(ranked.c.id.in_([j.id for j in queued]))
-    )
-    return {row.id: row.position for row in rows}
+    rows = db.session.execute(select(ranked).where(ranked.c.id.in_([j.id for j in queued])))
+    return {row.id: Position(row.among_all, row.among_its_kind) for row in rows}
