@@ -109,6 +109,8 @@ class ErrorKind(StrEnum):
     STALLED = "stalled"  # no step for too long
     TIME_LIMIT = "time_limit"
     WORKER_LOST = "worker_lost"
+    STORAGE = "storage"  # the store did not answer for too long
+    DATASET_COPY = "dataset_copy"  # the data set's copy in the store is missing or damaged
     FRAMEWORK = "framework"
 
 
@@ -159,6 +161,7 @@ class TrainingJob:
     output_dir: Path | None = None  # everything the attempt writes lies below it
     weights_dir: Path | None = None  # pretrained weights, see adapters.weights
     initial_dir: Path | None = None  # the output folder of the job 'initial_job_id'
+    data_path: Path | None = None  # where the data set lies here, if not at 'dataset_path'
     compute_device: str = "cpu"  # a torch device: 'cpu', 'cuda:0'; several GPUs: 'cuda:0,1'
 
     @classmethod
@@ -222,7 +225,9 @@ class TrainingJob:
         return self.output_dir / "checkpoints"
 
 
-_PLACEMENT_FIELDS = frozenset({"output_dir", "weights_dir", "initial_dir", "compute_device"})
+_PLACEMENT_FIELDS = frozenset(
+    {"output_dir", "weights_dir", "initial_dir", "data_path", "compute_device"}
+)
 
 
 def _optional_int(value: Any) -> int | None:

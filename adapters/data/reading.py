@@ -34,7 +34,7 @@ TASKS_OF_FORMAT: dict[DatasetFormat, tuple[TaskType, ...]] = {
 def read_for(job: TrainingJob) -> Content:
     """Read a job's data set for its task. Raises DatasetError with the first error of its names."""
     return read(
-        job.dataset_path,
+        job.data_path or job.dataset_path,
         format=job.dataset_format,
         task_type=job.task_type,
         split_rule=SplitRule(seed=job.split_seed, val_share=job.val_share),

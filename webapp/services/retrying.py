@@ -13,7 +13,15 @@ from adapters.contract import ErrorKind
 
 # Failures of the machine or the moment, which another attempt, perhaps elsewhere, need not meet.
 # Everything else is the same the next time: the data, the disk, the weights, the numbers, the code.
-RETRIED = frozenset({ErrorKind.CHILD_DIED, ErrorKind.DEVICE, ErrorKind.STALLED})
+RETRIED = frozenset(
+    {
+        ErrorKind.CHILD_DIED,
+        ErrorKind.DEVICE,
+        ErrorKind.STALLED,
+        ErrorKind.STORAGE,
+        ErrorKind.DATASET_COPY,
+    }
+)
 
 
 @dataclass(frozen=True)
