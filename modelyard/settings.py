@@ -136,6 +136,14 @@ def _database_url(text: str) -> str:
     return url
 
 
+def _store(text: str) -> str:
+    """Read an address of a store; a secret in it would be shown and logged."""
+    parts = urlsplit(text)
+    if not parts.scheme or "://" not in text or parts.password or parts.query:
+        raise ValueError("a URL without credentials, like s3://bucket/prefix or file:///mnt/store")
+    return text.rstrip("/")
+
+
 def _names(text: str) -> tuple[str, ...]:
     names = tuple(part.strip() for part in text.split(",") if part.strip())
     if not names:
@@ -211,6 +219,16 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("MODELYARD_OUTPUTS", "outputs", _folder, None,
             "Folder of checkpoints, artifacts and events; the same on web and worker hosts.",
             "`outputs` in the home folder"),
+    Setting("MODELYARD_STORE", "store", _store, None,
+            "Where outputs and data sets lie for hosts that share no disk: `s3://bucket/prefix`, "
+            "`file:///mnt/x` or another address that fsspec knows. Credentials come from the "
+            "environment that its library reads. See docs/operations.md.",
+            "none: the outputs folder is shared"),
+    Setting("MODELYARD_DATA_CACHE", "data_cache", _folder, None,
+            "Folder of data sets that a worker has fetched from the store.",
+            "`cache/datasets` in the home folder"),
+    Setting("MODELYARD_DATA_CACHE_SIZE", "data_cache_bytes", _size, "200 GB",
+            "Most that fetched data sets may take; those used longest ago go first."),
     Setting("MODELYARD_WEIGHTS", "weights", _folder, None,
             "Folder of pretrained weights.", "`weights` in the home folder"),
     Setting("MODELYARD_SECRET_KEY", "secret_key", _secret, None,
@@ -285,6 +303,9 @@ class Settings:
     upload_ratio: float
     upload_files: int
     outputs: Path
+    store: str | None
+    data_cache: Path
+    data_cache_bytes: int
     weights: Path
     secret_key: str | None
     registration: str
@@ -355,6 +376,7 @@ def load_settings(environ: Mapping[str, str] | None = None, **overrides: str | N
     values["data_roots"] = values["data_roots"] or (home / "data",)
     values["uploads"] = values["uploads"] or home / "uploads"
     values["outputs"] = values["outputs"] or home / "outputs"
+    values["data_cache"] = values["data_cache"] or home / "cache" / "datasets"
     values["weights"] = values["weights"] or home / "weights"
     values["worker_name"] = values["worker_name"] or socket.gethostname()
     return Settings(**values)
