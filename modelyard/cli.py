@@ -25,6 +25,8 @@ COMMANDS = {
     "recorder": ("modelyard.commands.services:recorder_command", "Keep the database true."),
     "flower": ("modelyard.commands.services:flower_command", "Serve Flower behind its login."),
     "release": ("modelyard.commands.services:release_command", "Bring the database up to date."),
+    "backup": ("modelyard.commands.backup:backup_command", "Write all it knows to one file."),
+    "restore": ("modelyard.commands.backup:restore_command", "Bring a backup back."),
     "health": ("modelyard.commands.services:health_command", "Ask whether a service works."),
     "env": ("modelyard.commands.env:env_command", "Print what a running instance is told."),
     "doctor": ("modelyard.commands.doctor:doctor_command", "Check what this machine has."),

@@ -33,8 +33,8 @@ def worker_command() -> list[str]:
     return module_command("workers")
 
 
-def manage_command(name: str) -> list[str]:
-    return module_command("webapp.manage", name)
+def manage_command(name: str, *arguments: str) -> list[str]:
+    return module_command("webapp.manage", name, *arguments)
 
 
 def flower_command(*, host: str, port: int) -> list[str]:

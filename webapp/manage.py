@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
+from datetime import UTC, datetime
+from pathlib import Path
 
 import click
+from flask import Flask
 from sqlalchemy.exc import OperationalError
 
-from modelyard.settings import SettingsError
+from modelyard.settings import SettingsError, load_settings
 from webapp import create_app
-from webapp.services import accounts, schema
+from webapp.services import accounts, backup, restore, restore_report, schema
 from webapp.services.errors import ServiceError
+
+UNUSED_KEY = "nothing is signed with this one. "  # an application wants a key
 
 
 @click.group()
@@ -23,6 +29,42 @@ def migrate() -> None:
     """Create the tables, or bring them up to date."""
     with create_app().app_context():
         schema.migrate()
+
+
+@manage.command("backup")
+@click.argument("file", type=click.Path(path_type=Path), required=False)
+@click.option("--with-outputs", is_flag=True)
+def backup_command(file: Path | None, with_outputs: bool) -> None:
+    """Write a backup to a file, or to standard output for '-'."""
+    with _offline_app().app_context():
+        if file == Path("-"):
+            backup.backup(sys.stdout.buffer, with_outputs=with_outputs)
+            return
+        file = file or Path(backup.default_name(datetime.now(UTC)))
+        manifest = backup.backup_to(file, with_outputs=with_outputs)
+        for line in restore_report.backup_lines(manifest, file):
+            click.echo(line)
+
+
+@manage.command("restore")
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("--replace", is_flag=True)
+@click.option("--check-outputs", is_flag=True)
+def restore_command(file: Path, replace: bool, check_outputs: bool) -> None:
+    """Bring a backup back."""
+    with _offline_app().app_context():
+        report = restore.restore(file, replace=replace, check_outputs=check_outputs)
+        for line in restore_report.restore_lines(report):
+            click.echo(line)
+
+
+def _offline_app() -> Flask:
+    """Return an application that asks no broker and makes no key of its own."""
+    settings = load_settings()
+    key = settings.secret_key or UNUSED_KEY
+    app = create_app(dataclasses.replace(settings, execution_mode="subprocess", secret_key=key))
+    app.config["MODELYARD"] = settings
+    return app
 
 
 @manage.command("ensure-admin")

@@ -114,6 +114,7 @@ class StreamRecorder:
             self._record(entries)
         if suspects and not self._turn.hold():
             return  # this process was stopped meanwhile, and another judges now
+        self._reaper.follow_workers()
         self._reaper.give_up(suspects)
         self._reaper.send_again()
         self._reaper.repeat_cancels()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
 
 import click
 
@@ -18,11 +19,20 @@ def env_command(home: str | None) -> None:
     With `eval "$(modelyard env)"` every other command finds that instance: a second worker, or
     `celery -A workers.app inspect active`. The output holds the password of its Redis.
     """
+    folder = load_settings(modelyard_home=home).home
+    told = instance_environ(folder)
+    if not told:
+        raise ModelyardError(f"no instance runs on {folder}; start one with: modelyard up")
+    for name, value in told.items():
+        click.echo(f"export {name}={shlex.quote(value)}")
+
+
+def instance_environ(home: Path) -> dict[str, str]:
+    """Return what the processes of `modelyard up` on a home are told; empty where none runs."""
     from modelyard.up import ENVIRON_FILE
 
-    file = load_settings(modelyard_home=home).home / ENVIRON_FILE
+    file = home / ENVIRON_FILE
     if not file.exists():
-        raise ModelyardError(f"no instance runs on {file.parent}; start one with: modelyard up")
-    for line in file.read_text().splitlines():
-        name, _, value = line.partition("=")
-        click.echo(f"export {name}={shlex.quote(value)}")
+        return {}
+    lines = (line.partition("=") for line in file.read_text().splitlines())
+    return {name: value for name, _, value in lines}

@@ -69,12 +69,10 @@ class CeleryExecutor:
 
     def cancel(self, job: Job) -> None:
         try:
-            pipe = broker.redis_client().pipeline()
-            mode = job.cancel_mode or "now"
-            pipe.set(wire.cancel_key(job.id), f"{job.attempt}:{mode}", ex=_CANCEL_TTL_SECONDS)
+            told = f"{job.attempt}:{job.cancel_mode or 'now'}"
+            broker.redis_client().set(wire.cancel_key(job.id), told, ex=_CANCEL_TTL_SECONDS)
             if job.status == "cancelled":  # it was queued: its message must never train
-                pipe.set(wire.fence_key(job.id), job.attempt + 1, ex=wire.FENCE_TTL_SECONDS)
-            pipe.execute()
+                _raise_fence(job.id, to=job.attempt + 1)
         except redis.RedisError as error:
             raise Unavailable(f"The broker cannot be reached ({type(error).__name__})") from error
 

@@ -26,7 +26,8 @@ S = JobStatus
 
 TRANSITIONS: dict[JobStatus, frozenset[JobStatus]] = {
     S.PENDING: frozenset({S.QUEUED, S.CANCELLED}),
-    S.QUEUED: frozenset({S.RUNNING, S.PENDING, S.CANCELLED, S.FAILED}),
+    # To itself: where its attempt is over elsewhere (webapp.services.catching_up).
+    S.QUEUED: frozenset({S.RUNNING, S.PENDING, S.CANCELLED, S.FAILED, S.QUEUED}),
     S.RUNNING: frozenset({S.COMPLETED, S.FAILED, S.CANCELLING, S.CANCELLED, S.QUEUED}),
     S.CANCELLING: frozenset({S.CANCELLED, S.COMPLETED, S.FAILED}),
     S.COMPLETED: frozenset(),
@@ -43,6 +44,7 @@ def transition(
     only_from: frozenset[JobStatus] | None = None,
     attempt: int | None = None,
     next_attempt: bool = False,
+    number: int | None = None,
     actor: str,
     reason: str,
     time: datetime | None = None,
@@ -52,9 +54,9 @@ def transition(
 
     The job must still be in a status that leads to ``to`` (narrowed by ``only_from``) and at
     ``attempt`` (by default the one it was read with). ``next_attempt`` starts a new attempt
-    with the change. ``columns`` are set with it; whom the job gives its place to is forgotten
-    unless they tell it. The caller commits; where False is returned nothing was changed, and
-    ``job`` is as it now stands in the database.
+    with the change, by default with the ``number`` after the present one. ``columns`` are set
+    with it; whom the job gives its place to is forgotten unless they tell it. The caller commits;
+    where False is returned nothing was changed, and ``job`` is as it now stands in the database.
     """
     expected = job.attempt if attempt is None else attempt
     sources = {status for status, targets in TRANSITIONS.items() if to in targets}
@@ -66,7 +68,10 @@ def transition(
     if current not in sources:
         session.refresh(job)
         return False
-    number = expected + 1 if next_attempt else expected
+    if not next_attempt:
+        number = expected
+    elif number is None:
+        number = expected + 1
     changed = affected(
         update(Job)
         .where(Job.id == job.id, Job.status == current, Job.attempt == expected)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
+from typing import Any
 
 from sqlalchemy import select
 
@@ -21,22 +22,25 @@ from webapp.models import Attempt, Job, JobStatus
 from webapp.models.columns import utc_now
 from webapp.services import event_log
 from webapp.services.broker import redis_client
+from webapp.services.catching_up import begin_attempt, catch_up
 from webapp.services.errors import Unavailable
 from webapp.services.executors import get_executor, message_queue
 from webapp.services.job_actions import close_attempt, send_handed_back
 from webapp.services.lifecycle import transition
 from webapp.services.message_order import task_ids
-from webapp.services.replay import record_rest
 
 logger = logging.getLogger(__name__)
 
 S = JobStatus
+_UNDER_WAY = frozenset({S.QUEUED, S.RUNNING, S.CANCELLING})
 RESEND_AFTER_SECONDS = 20.0
 
 # KEYS: lease, fence. ARGV: new fence, seconds. Gives an attempt up, unless its lease lives.
 _GIVE_UP = """
 if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
-redis.call('SET', KEYS[2], ARGV[1], 'EX', ARGV[2])
+if tonumber(redis.call('GET', KEYS[2]) or '0') < tonumber(ARGV[1]) then
+  redis.call('SET', KEYS[2], ARGV[1], 'EX', ARGV[2])
+end
 return 1
 """
 
@@ -47,6 +51,7 @@ class Reaper:
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._trusted_at = clock() + wire.LEASE_SECONDS
+        self._seen_over: set[tuple[int, int]] = set()  # queued attempts that Redis says are over
 
     def redis_was_away(self) -> None:
         """Hold still for one lease time: workers first get to renew what Redis lost."""
@@ -72,6 +77,7 @@ class Reaper:
     def send_again(self) -> None:
         """Put on the queue what the database calls queued and the broker does not have."""
         waiting = _jobs_in(S.QUEUED)
+        seen_over, self._seen_over = self._seen_over, set()
         limit = utc_now() - timedelta(seconds=RESEND_AFTER_SECONDS)
         present: dict[str, set[str]] = {}
         for job in waiting:
@@ -84,11 +90,36 @@ class Reaper:
             if wire.task_id(job.id, job.attempt) in present[queue]:
                 continue
             # Its worker may have died right after it began: then the file tells of the attempt.
-            record_rest(job.id, job.attempt)
+            catch_up(job.id)
             job = db.session.get_one(Job, job.id, populate_existing=True)
-            if job.status == S.QUEUED:
+            if job.status == S.QUEUED and self._may_train(job, seen_over=seen_over):
                 logger.warning("job %s is queued and the broker does not have it: sent", job.id)
                 get_executor().start(job)
+
+    def _may_train(self, job: Job, *, seen_over: set[tuple[int, int]]) -> bool:
+        """Tell whether a queued job's attempt may begin; let another begin where it never may.
+
+        Redis says that the attempt is over. What was said of it may just be arriving; where it
+        still is not there at the next look, the database has lost it, or is an older one.
+        """
+        client: Any = redis_client()
+        fence = int(client.get(wire.fence_key(job.id)) or 0)
+        if fence <= job.attempt:
+            return True
+        self._seen_over.add((job.id, job.attempt))
+        if (job.id, job.attempt) not in seen_over:
+            return False
+        reason = f"attempt {job.attempt} was over, which the database did not know of"
+        return begin_attempt(job, number=fence, reason=reason, only_from=frozenset({S.QUEUED}))
+
+    def follow_workers(self) -> None:
+        """Bring jobs to the attempt that a worker trains, where the database has an earlier one."""
+        jobs = _jobs_in(*_UNDER_WAY)
+        for job, number in zip(jobs, _leased_attempts(jobs), strict=True):
+            if number > job.attempt:
+                catch_up(job.id)
+                reason = f"a worker trains attempt {number}, which the database did not know of"
+                begin_attempt(job, number=number, reason=reason, only_from=_UNDER_WAY)
 
     def repeat_cancels(self) -> None:
         """Tell workers again what is to be cancelled, in case Redis was away or lost it."""
@@ -103,10 +134,10 @@ def give_up_or_conclude(job: Job, *, reason: str) -> None:
     end itself. Nobody writes to it any more, or what is written no longer counts.
     """
     attempt = job.attempt
-    recorded = record_rest(job.id, attempt)
-    for job_id in recorded.handed_back:
-        send_handed_back(job_id)
+    catch_up(job.id)
     job = db.session.get_one(Job, job.id, populate_existing=True)
+    if job.status == S.QUEUED and job.attempt != attempt:
+        send_handed_back(job.id)
     if job.attempt == attempt and job.status in (S.RUNNING, S.CANCELLING):
         give_up_attempt(job, reason=reason)
 
@@ -160,6 +191,14 @@ def _jobs_in(*statuses: JobStatus) -> list[Job]:
 
 def _has_lease(job_id: int) -> bool:
     return bool(redis_client().exists(wire.lease_key(job_id)))
+
+
+def _leased_attempts(jobs: Sequence[Job]) -> list[int]:
+    """Return the attempt that each job's lease is for; 0 where it has none."""
+    if not jobs:
+        return []
+    values: Any = redis_client().mget([wire.lease_key(job.id) for job in jobs])
+    return [int(value.partition(":")[0]) if value else 0 for value in values]
 
 
 def _fence(job: Job) -> bool:

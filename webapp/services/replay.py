@@ -10,6 +10,7 @@ publish again.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 BATCH_EVENTS = 1000
 REPLAY_TTL_SECONDS = 3600
+_BEGINNING = re.compile(rb'"attempt":(\d+),"seq":1,')
 
 
 def fill_gaps(recorded: Recorded) -> None:
@@ -61,6 +63,19 @@ def record_rest(job_id: int, attempt: int) -> Recorded:
             "job %s attempt %s: %s events were recorded from its file", job_id, attempt, count
         )
     return recorded
+
+
+def attempts_in_file(job_id: int) -> list[int]:
+    """Return the attempts that a job's file tells of, the first one first."""
+    found = set()
+    try:
+        with (output_dir(job_id) / JOURNAL_NAME).open("rb") as file:
+            for line in file:
+                if begun := _BEGINNING.search(line[:100]):
+                    found.add(int(begun[1]))
+    except OSError as error:
+        logger.debug("a job's file is not to be had here: %s", error)
+    return sorted(found)
 
 
 def _journal(job_id: int, attempt: int, *, first: int) -> Iterator[Event]:

@@ -17,8 +17,10 @@ depends_on = None
 
 def upgrade() -> None:
     with op.batch_alter_table("jobs") as batch_op:
+        # A plain default: for an expression SQLite's table would be made anew, and lose that its
+        # numbers are never used twice.
         batch_op.add_column(
-            sa.Column("preempt", sa.Boolean(), nullable=False, server_default=sa.false())
+            sa.Column("preempt", sa.Boolean(), nullable=False, server_default="0")
         )
         batch_op.add_column(sa.Column("displaced_by", sa.Integer(), nullable=True))
         batch_op.create_index(batch_op.f("ix_jobs_dataset_id"), ["dataset_id"], unique=False)

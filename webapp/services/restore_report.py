@@ -1,0 +1,55 @@
+"""What a restore has to tell a person, line by line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from webapp.services.backup_archive import Manifest
+from webapp.services.restore import Report
+
+_NAMED = 20  # more jobs than these are counted only
+_COUNTED = ("users", "projects", "datasets", "jobs", "attempts", "metrics", "job_events")
+
+
+def backup_lines(manifest: Manifest, path: Path) -> Iterator[str]:
+    """Yield what was backed up, and what was not."""
+    size = path.stat().st_size
+    yield f"{path}: {size / 1e6:.1f} MB, revision {manifest.revision}, as of {manifest.created_at}"
+    yield _counts(manifest) + f"; {manifest.outputs} files of jobs in the index"
+    yield "It holds passwords' hashes and the home folder's keys: keep it as you keep those."
+
+
+def restore_lines(report: Report) -> Iterator[str]:
+    """Yield what was restored, what goes on, and what a person should look at."""
+    manifest = report.manifest
+    yield f"Restored the backup of {manifest.created_at} (Modelyard {manifest.modelyard})"
+    yield _counts(manifest)
+    if report.set_aside:
+        yield f"What was there before is in {report.set_aside}"
+    yield from _jobs("go on: they are queued or running", report.going_on)
+    for job_id, attempts in report.caught_up.items():
+        numbers = ", ".join(str(number) for number in attempts)
+        yield f"Job {job_id}: attempt {numbers}, later than the backup, was recorded from its files"
+    yield from _jobs("lack files that they had", report.outputs.missing)
+    yield from _jobs("have files that were written since", report.outputs.changed)
+    yield from _jobs(
+        "were made after the backup and are lost; their files are still there", report.unknown_jobs
+    )
+    for name, value in report.other_settings.items():
+        yield f"Set there and not so here: {name}={value}"
+    yield "Everyone has to log in again. New jobs get numbers that were never in use."
+
+
+def _jobs(what: str, ids: Iterable[int]) -> Iterator[str]:
+    ids = sorted(ids)
+    if not ids:
+        return
+    named = ", ".join(str(number) for number in ids[:_NAMED])
+    more = f" and {len(ids) - _NAMED} more" if len(ids) > _NAMED else ""
+    yield f"{len(ids)} jobs {what}: {named}{more}"
+
+
+def _counts(manifest: Manifest) -> str:
+    tables = manifest.tables
+    return ", ".join(f"{tables[name].rows} {name}" for name in _COUNTED if name in tables)
