@@ -146,7 +146,8 @@ class EventType(StrEnum):
     LOAD = "load"  # {cpu_percent, memory_bytes, gpu_percent, gpu_memory_bytes} of the child
     LOG = "log"  # {lines}
     ARTIFACT = "artifact"  # {name, kind, path, size, sha256}
-    FINISHED = "finished"  # {outcome, result, error, exit_code}
+    # {outcome, result, error, exit_code, device_held}; the last: what is left on its GPUs, in words
+    FINISHED = "finished"
 
 
 class Outcome(StrEnum):

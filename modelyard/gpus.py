@@ -15,7 +15,8 @@ from typing import Any
 
 logger = logging.getLogger(__name__)
 
-_QUERY = "index,name,memory.total,memory.used,utilization.gpu"
+_GPU_QUERY = "index,name,memory.total,memory.used,utilization.gpu,uuid"
+_PROCESS_QUERY = "pid,used_memory,gpu_uuid"
 _NVIDIA_SMI_SECONDS = 10
 
 
@@ -26,17 +27,59 @@ class Gpu:
     memory: int  # MiB
     memory_used: int  # MiB
     utilisation: int | None  # percent; None where the driver does not tell
+    uuid: str = ""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class GpuProcess:
+    """A process that computes on a GPU, as the driver lists it."""
+
+    pid: int  # in a container it may be the host's number, which says nothing here
+    memory: int | None  # MiB; None where the driver does not tell
+    gpu_uuid: str
+
+
+@dataclass(frozen=True)
+class GpuView:
+    """The GPUs and who computes on them, at one moment."""
+
+    gpus: tuple[Gpu, ...] = ()
+    processes: tuple[GpuProcess, ...] = ()
+
+    def of(self, gpu: Gpu) -> list[GpuProcess]:
+        return [process for process in self.processes if process.gpu_uuid == gpu.uuid]
+
+
 def list_gpus() -> list[Gpu]:
     """Return the NVIDIA GPUs that the driver shows; none where there is no driver."""
+    return [_gpu(row) for row in _ask(f"--query-gpu={_GPU_QUERY}")]
+
+
+def list_gpu_processes() -> list[GpuProcess]:
+    """Return the processes that compute on a GPU, as far as the driver tells; no desktop's."""
+    rows = _ask(f"--query-compute-apps={_PROCESS_QUERY}")
+    return [
+        GpuProcess(int(pid), int(memory) if memory.isdigit() else None, uuid)
+        for pid, memory, uuid in (row for row in rows if len(row) == 3)
+        if pid.isdigit()
+    ]
+
+
+def view_gpus() -> GpuView:
+    """Look at the GPUs and, where there are any, at who computes on them."""
+    gpus = list_gpus()
+    return GpuView(tuple(gpus), tuple(list_gpu_processes()) if gpus else ())
+
+
+def _ask(query: str) -> list[list[str]]:
+    """Return the rows of nvidia-smi's answer; none where it does not answer."""
     command = shutil.which("nvidia-smi")
     if command is None:
         return []
-    arguments = [command, f"--query-gpu={_QUERY}", "--format=csv,noheader,nounits"]
+    arguments = [command, query, "--format=csv,noheader,nounits"]
     try:
         answer = subprocess.run(
             arguments, capture_output=True, text=True, timeout=_NVIDIA_SMI_SECONDS, check=True
@@ -44,14 +87,16 @@ def list_gpus() -> list[Gpu]:
     except (OSError, subprocess.SubprocessError) as error:
         logger.warning("nvidia-smi does not answer: %s", error)
         return []
-    return [_parse(line) for line in answer.stdout.splitlines() if line.strip()]
+    lines = [line for line in answer.stdout.splitlines() if line.strip()]
+    return [[part.strip() for part in line.split(",")] for line in lines]
 
 
 def choose_devices(wanted: Sequence[int] | None, *, per_slot: int = 1) -> list[str]:
     """Return a device for each slot: 'cuda:0', several GPUs as 'cuda:0,1', or one 'cpu'.
 
-    ``wanted`` are the GPUs to share out, None all of them; what is left over stays unused.
-    Raises ValueError naming a wanted GPU that is not there, and where they are too few for a slot.
+    ``wanted`` are the GPUs to share out, None all of them; what is left over stays unused. One
+    that is named twice is shared by two slots. Raises ValueError naming a wanted GPU that is not
+    there, and where they are too few for a slot.
     """
     present = [gpu.index for gpu in list_gpus()]
     for index in wanted or ():
@@ -66,7 +111,15 @@ def choose_devices(wanted: Sequence[int] | None, *, per_slot: int = 1) -> list[s
     groups = [
         chosen[i : i + per_slot] for i in range(0, len(chosen) // per_slot * per_slot, per_slot)
     ]
+    for group in groups:
+        if len(set(group)) < len(group):
+            raise ValueError(f"a slot of {per_slot} GPUs would get one of them twice: {group}")
     return ["cuda:" + ",".join(map(str, group)) for group in groups]
+
+
+def shares_gpus(wanted: Sequence[int] | None) -> bool:
+    """Tell whether slots share a GPU, as one does that is named twice."""
+    return wanted is not None and len(set(wanted)) < len(wanted)
 
 
 def device_indices(device: str) -> tuple[int, ...]:
@@ -84,22 +137,35 @@ class GpuWatch:
         self._max_age_seconds = max_age_seconds
         self._clock = clock
         self._lock = threading.Lock()
-        self._gpus: list[Gpu] = []
+        self._view = GpuView()
         self._asked_at: float | None = None
 
     def gpus(self) -> list[Gpu]:
         """Return the GPUs as they were a moment ago."""
+        return list(self.view().gpus)
+
+    def view(self) -> GpuView:
+        """Return the GPUs and who computes on them, as they were a moment ago."""
         with self._lock:
             if self._asked_at is None or self._clock() - self._asked_at >= self._max_age_seconds:
-                self._gpus = list_gpus()
-                self._asked_at = self._clock()
-            return self._gpus
+                self._ask()
+            return self._view
+
+    def view_now(self) -> GpuView:
+        """Look anew, for all who ask within the next moment, too."""
+        with self._lock:
+            self._ask()
+            return self._view
+
+    def _ask(self) -> None:
+        self._view = view_gpus()
+        self._asked_at = self._clock()
 
 
-def _parse(line: str) -> Gpu:
-    index, name, memory, used, utilisation = (part.strip() for part in line.split(","))
+def _gpu(row: Sequence[str]) -> Gpu:
+    index, name, memory, used, utilisation, uuid = row
     busy = int(utilisation) if utilisation.isdigit() else None
-    return Gpu(int(index), name, _mebibytes(memory), _mebibytes(used), busy)
+    return Gpu(int(index), name, _mebibytes(memory), _mebibytes(used), busy, uuid)
 
 
 def _mebibytes(text: str) -> int:

@@ -11,8 +11,10 @@ from typing import Any
 
 from adapters.contract import DeviceChoice, TrainingError, TrainingJob
 from adapters.wire import EventType, Outcome, job_folder
+from modelyard.gpus import shares_gpus
 from modelyard.settings import Settings
 from workers.devices import device_title, gpu_watch
+from workers.gpu_release import GpuRelease
 from workers.limits import Limits
 from workers.placement import check_placed
 from workers.presence import framework_versions
@@ -86,4 +88,5 @@ def run_attempt(
         limits=Limits(
             stall_seconds=settings.stall_seconds, attempt_seconds=settings.attempt_seconds
         ),
+        gpus=GpuRelease(job.compute_device, alone=not shares_gpus(settings.gpus)),
     ).run()

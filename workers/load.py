@@ -37,6 +37,11 @@ class LoadMeter:
         self._seen: dict[tuple[int, float], float] = {}  # CPU seconds by pid and time of birth
         self._at = clock()
 
+    @property
+    def pids(self) -> set[int]:
+        """The processes that were there at the last sample."""
+        return {pid for pid, _ in self._seen}
+
     def sample(self) -> dict[str, Any] | None:
         """Return the load since the last call, None where no process is left."""
         cpu_seconds, memory = self._processes()

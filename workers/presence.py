@@ -16,9 +16,10 @@ import redis
 
 from adapters import framework_version, wire
 from modelyard import __version__
-from modelyard.gpus import device_indices
+from modelyard.gpus import Gpu, device_indices
 from workers.control import Attempt, Control
-from workers.devices import device_title, gpu_watch
+from workers.devices import Slots, device_title, gpu_watch
+from workers.gpu_guard import GpuGuard
 from workers.inventory import Inventory
 
 logger = logging.getLogger(__name__)
@@ -47,6 +48,8 @@ class Presence:
         name: str,
         frameworks: Sequence[str],
         devices: Sequence[str],
+        slots: Slots,
+        gpus: GpuGuard,
         control: Control,
         inventory: Inventory,
         on_drain: Callable[[bool], None],
@@ -55,6 +58,8 @@ class Presence:
         self._name = name
         self._frameworks = list(frameworks)
         self._devices = list(devices)
+        self._slots = slots
+        self._gpus = gpus
         self._control = control
         self._inventory = inventory
         self._versions = framework_versions(frameworks)
@@ -122,15 +127,20 @@ class Presence:
             "versions": self._versions,
             "models": self._inventory.describe(),
             "device": ", ".join(device_title(device, gpus) for device in self._devices),
-            "gpu": [gpu.to_json() for gpu in gpus if gpu.index in mine],
+            "gpu": [self._describe_gpu(gpu) for gpu in gpus if gpu.index in mine],
             "slots": len(self._devices),
             "busy": len(attempts),
+            "held": self._slots.unusable(),
             "jobs": [_brief(attempt) for attempt in attempts],
             "cpu_percent": psutil.cpu_percent(),
             "memory_percent": memory.percent,
             "last_seen": wire.format_time(now),
             "status": "draining" if self._draining else "online",
         }
+
+    def _describe_gpu(self, gpu: Gpu) -> dict[str, Any]:
+        holder = self._gpus.holder(gpu.index)
+        return {**gpu.to_json(), "held_by": holder and holder.to_json()}
 
 
 def _brief(attempt: Attempt) -> dict[str, Any]:

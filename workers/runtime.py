@@ -11,11 +11,13 @@ from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 
 from adapters import installed_frameworks, known_frameworks, wire
+from modelyard.gpu_locks import GpuLocks
 from modelyard.gpus import choose_devices
 from modelyard.settings import Settings, SettingsError
 from workers.asks import Asks
 from workers.control import Attempt, Control
-from workers.devices import Slots
+from workers.devices import Slots, gpu_watch
+from workers.gpu_guard import GpuGuard
 from workers.inventory import Inventory
 from workers.notice import SpotNotice
 from workers.presence import Presence
@@ -43,7 +45,6 @@ class Runtime:
             self.devices = choose_devices(settings.gpus, per_slot=settings.gpus_per_slot)
         except ValueError as error:
             raise SettingsError(f"MODELYARD_GPUS: {error}") from error
-        self.slots = Slots(self.devices)
         self.redis = connect(settings.require_redis())
         # Of the thread that takes messages, which must not wait long for an order among queues.
         self.peek = connect(settings.require_redis(), timeout_seconds=PEEK_TIMEOUT_SECONDS)
@@ -52,6 +53,12 @@ class Runtime:
             connect(settings.require_redis(), timeout_seconds=CONTROL_TIMEOUT_SECONDS),
             trains_without_redis=settings.redis_away == "train",
         )
+        self.gpus = GpuGuard(
+            self.devices,
+            locks=GpuLocks(settings.home / "gpus", gpus=gpu_watch.gpus(), worker=self.name),
+            trains_on=lambda: [attempt.device for attempt in self.control.attempts()],
+        )
+        self.slots = Slots(self.devices, guard=self.gpus)
         self.template = Template(self.frameworks, threads=settings.threads)
         self.inventory = Inventory(
             self.frameworks, template=self.template, weights=settings.weights
@@ -61,6 +68,8 @@ class Runtime:
             name=self.name,
             frameworks=self.frameworks,
             devices=self.devices,
+            slots=self.slots,
+            gpus=self.gpus,
             control=self.control,
             inventory=self.inventory,
             on_drain=on_drain,
@@ -80,6 +89,7 @@ class Runtime:
     def start(self) -> None:
         self.template.warm_up()
         self.inventory.start()
+        self.gpus.start()
         self.control.start()
         self.presence.start()
         if self.notice is not None:
@@ -102,6 +112,7 @@ class Runtime:
     def stop(self) -> None:
         """End the side threads; the last thing a worker does."""
         self.control.stop()
+        self.gpus.stop()
         self.presence.stop()
         self.asks.stop()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import logging
@@ -18,7 +19,9 @@ from typing import Any, Protocol
 from adapters.contract import ErrorKind, TrainingError, TrainingJob
 from adapters.wire import EventType, Outcome
 from modelyard.process import kill_group
+from workers import gpu_release
 from workers.child import METRICS_KEPT
+from workers.gpu_release import GpuRelease, Held
 from workers.leash import Leash
 from workers.limits import Limits
 from workers.load import LoadMeter, LoadSampler
@@ -51,6 +54,7 @@ class Ending:
     result: Mapping[str, Any] | None = None
     error: Mapping[str, str] | None = None
     exit_code: int | None = None
+    held: Held | None = None  # what it has left on its GPUs
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -58,6 +62,7 @@ class Ending:
             "result": self.result,
             "error": self.error,
             "exit_code": self.exit_code,
+            "device_held": None if self.held is None else self.held.text,
         }
 
 
@@ -75,6 +80,7 @@ class Supervisor:
         shutdown_grace_seconds: float,
         lease_until: Callable[[], float] = lambda: math.inf,
         limits: Limits | None = None,
+        gpus: GpuRelease | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._job = job
@@ -88,6 +94,7 @@ class Supervisor:
         }
         self._leash = Leash(lease_until)
         self._limits = limits or Limits(stall_seconds=0, attempt_seconds=0)
+        self._gpus = gpus
         self._exceeded: TrainingError | None = None
         self._clock = clock
         self._log = LogLines()
@@ -97,7 +104,7 @@ class Supervisor:
         self._final: dict[str, Any] | None = None
 
     def run(self) -> Ending:
-        """Train and return how it ended, once no process of the attempt is left."""
+        """Train and return how it ended, once nothing of the attempt is left: process or memory."""
         process, pipes = self._template.fork(self._job)
         assert process.pid is not None
         meter = LoadMeter(process.pid, device=self._job.compute_device)
@@ -117,7 +124,8 @@ class Supervisor:
         finally:
             self._load.stop()
             pipes.close()
-        ending = self._judge(process.exitcode)
+        held = self._see_gpus_free({process.pid, *left, *meter.pids})
+        ending = dataclasses.replace(self._judge(process.exitcode), held=held)
         if ending.outcome is not None:
             self._sink(EventType.FINISHED, ending.to_json())
         return ending
@@ -232,6 +240,24 @@ class Supervisor:
             pass
         self._log.finish()
         self._flush_log(force=True)
+
+    def _see_gpus_free(self, pids: set[int]) -> Held | None:
+        """Wait until the GPUs have let go of the attempt; return what they have not, in time."""
+        if self._gpus is None:
+            return None
+        held = self._gpus.wait(pids, at_most=self._release_seconds)
+        if held is not None:
+            logger.error("job %s: %s", self._job.id, held.text)
+            if self._asked != Stop.LOST:
+                self._sink(EventType.LOG, {"lines": [held.text]})
+        return held
+
+    def _release_seconds(self) -> float:
+        if self._stop.without_grace:
+            return 0.0
+        if self._stop.current == Stop.SHUTDOWN:
+            return gpu_release.LEAVING_SECONDS
+        return gpu_release.RELEASE_SECONDS
 
     def _judge(self, exit_code: int | None) -> Ending:
         final = self._final

@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 ONLOOKER_INTERVAL_SECONDS = 1.0
 FLUSH_SECONDS = 2.0
+SLOT_SECONDS = 15.0  # a task that came finds a slot at once, unless somebody else was faster
 
 
 class TrainingFailed(Exception):
@@ -41,6 +42,7 @@ class TrainingTask(Task):
     """The base of the training task."""
 
     Request = "workers.request:TrainingRequest"
+    Strategy = "workers.room:strategy"
 
 
 def train(task: Task, message: Mapping[str, Any]) -> dict[str, Any]:
@@ -51,23 +53,36 @@ def train(task: Task, message: Mapping[str, Any]) -> dict[str, Any]:
     """
     here = runtime.current()
     job = TrainingJob.from_message(message)
+    device = here.slots.take(job_id=job.id, wait_seconds=SLOT_SECONDS)
+    if device is None:
+        # The database calls it queued and the broker has it no more: it is sent again.
+        logger.warning("job %s: somebody else has this worker's devices", job.id)
+        raise Ignore
+    try:
+        ending = _train_on(device, job, task, here)
+        if ending.held:
+            here.gpus.disown(ending.held.pids)  # before the slot is anybody's
+    finally:
+        here.slots.give_back(device)
+    return _answer(task, ending)
+
+
+def _train_on(device: str, job: TrainingJob, task: Task, here: runtime.Runtime) -> Ending:
+    """Train a job on a device under its lease. Raises Ignore where it is somebody else's."""
     lease = Lease(here.redis, job, worker=here.name)
     let_others_renew(here.redis, job, here.settings.outputs / job_folder(job.id))
     if not lease.acquire():
         # Delivered twice, cancelled while it waited, or given up: each is somebody else's now.
         logger.info("job %s attempt %s: not ours to train", job.id, job.attempt)
         raise Ignore
-    device = here.slots.take()
     attempt = here.control.add(job, task_id=task.request.id, lease=lease, device=device)
     if here.shutting_down:  # it came in the last moment
         here.control.shut_down()
     try:
-        ending = AttemptRun(task, attempt, here).run()
+        return AttemptRun(task, attempt, here).run()
     finally:
         here.control.remove(attempt)
-        here.slots.give_back(device)
         _release(lease)
-    return _answer(task, ending)
 
 
 class AttemptRun:

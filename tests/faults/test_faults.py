@@ -24,7 +24,6 @@ from webapp.extensions import db
 from webapp.models import Attempt, Job, StatusChange
 from webapp.services import broker, executors, job_actions
 from webapp.services.job_actions import CancelMode
-from webapp.services.waiting import waits
 
 
 @pytest.fixture
@@ -39,23 +38,6 @@ def send_copy(job: Job, *, attempt: int) -> None:
 
 
 # Messages.
-
-
-def test_a_job_that_needs_a_gpu_waits_for_a_worker_that_has_one(there: Site) -> None:
-    there.quick_worker("cpu")
-    job, other = there.job(epochs=1, device="gpu"), there.job(epochs=1)
-    there.wait(other, ended)
-    assert job_is(job, lambda j: j.status == "queued")()
-    assert "has a GPU" in str(waits([job])[job.id].reason)
-    driver = there.home / "bin" / "nvidia-smi"
-    driver.parent.mkdir()
-    driver.write_text("#!/bin/sh\necho '0, Some GPU, 24000, 10, 0'\n")
-    driver.chmod(0o755)
-    path = f"{driver.parent}:{os.environ['PATH']}"
-    there.quick_worker("gpu", PATH=path, MODELYARD_GPUS="0")
-    there.wait(job, ended)
-    assert (job.status, job.worker, job.attempt) == ("completed", "gpu", 1)
-    assert str(job.device).startswith("cuda:0")
 
 
 def test_copies_of_a_message_and_stale_ones_train_nothing(there: Site) -> None:

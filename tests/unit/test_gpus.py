@@ -11,12 +11,12 @@ import pytest
 from modelyard.checks.frameworks import _slots
 from modelyard.gpus import Gpu, GpuWatch, choose_devices, device_indices, list_gpus
 from modelyard.settings import load_settings
-from workers.devices import Slots, device_title
+from workers.devices import device_title
 from workers.load import LoadMeter
 
 Fake = Callable[[str], Path]
 
-FOUR = "\n".join(f"{i}, NVIDIA A100, 81920, {1000 * i}, {10 * i}" for i in range(4))
+FOUR = "\n".join(f"{i}, NVIDIA A100, 81920, {1000 * i}, {10 * i}, GPU-{i}" for i in range(4))
 
 
 @pytest.fixture
@@ -35,10 +35,10 @@ def nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
 
 
 def test_each_gpu_is_told_with_what_it_does(nvidia_smi: Fake) -> None:
-    nvidia_smi("0, NVIDIA A100, 81920, 512, 37\n1, Tegra, [N/A], [N/A], [N/A]")
+    nvidia_smi("0, NVIDIA A100, 81920, 512, 37, GPU-a\n1, Tegra, [N/A], [N/A], [N/A], GPU-b")
     assert list_gpus() == [
-        Gpu(0, "NVIDIA A100", memory=81920, memory_used=512, utilisation=37),
-        Gpu(1, "Tegra", memory=0, memory_used=0, utilisation=None),
+        Gpu(0, "NVIDIA A100", memory=81920, memory_used=512, utilisation=37, uuid="GPU-a"),
+        Gpu(1, "Tegra", memory=0, memory_used=0, utilisation=None, uuid="GPU-b"),
     ]
 
 
@@ -60,6 +60,7 @@ def test_a_driver_that_fails_shows_none(tmp_path: Path, monkeypatch: pytest.Monk
         (None, 3, ["cuda:0,1,2"]),
         ((3, 1), 2, ["cuda:3,1"]),
         ((2,), 1, ["cuda:2"]),
+        ((0, 0, 1), 1, ["cuda:0", "cuda:0", "cuda:1"]),  # two slots share GPU 0
         ((), 2, ["cpu"]),
     ],
 )
@@ -72,7 +73,11 @@ def test_gpus_are_shared_out_to_slots(
 
 @pytest.mark.parametrize(
     ("wanted", "per_slot", "said"),
-    [((4,), 1, "GPU 4 is not on this host"), ((0,), 2, "a slot is to have 2 GPUs")],
+    [
+        ((4,), 1, "GPU 4 is not on this host"),
+        ((0,), 2, "a slot is to have 2 GPUs"),
+        ((1, 0, 0, 1), 4, "one of them twice"),
+    ],
 )
 def test_what_cannot_be_shared_out_is_said(
     nvidia_smi: Fake, wanted: tuple[int, ...], per_slot: int, said: str
@@ -85,9 +90,7 @@ def test_what_cannot_be_shared_out_is_said(
 def test_a_slot_of_several_gpus_is_one_slot_with_one_name(nvidia_smi: Fake) -> None:
     nvidia_smi(FOUR)
     devices = choose_devices(None, per_slot=2)
-    slots = Slots(devices)
-    assert slots.size == 2
-    assert {slots.take(), slots.take()} == {"cuda:0,1", "cuda:2,3"}
+    assert devices == ["cuda:0,1", "cuda:2,3"]
     assert device_title("cuda:0,1", list_gpus()) == "cuda:0,1 2 × NVIDIA A100"
     assert device_title("cuda:2", list_gpus()) == "cuda:2 NVIDIA A100"
     assert device_indices("cuda:2,3") == (2, 3)
@@ -112,10 +115,17 @@ def test_nvidia_smi_is_asked_once_for_all_who_want_to_know(nvidia_smi: Fake) -> 
     now = [100.0]
     watch = GpuWatch(max_age_seconds=2.5, clock=lambda: now[0])
     assert watch.gpus() == watch.gpus() == list_gpus()
-    assert len(calls.read_text().splitlines()) == 2  # one by the watch, one for the comparison
+    watch.view()
+    asked = calls.read_text()
+    assert asked.count("--query-gpu") == 2  # one by the watch, one for the comparison
+    assert asked.count("--query-compute-apps") == 1
     now[0] += 3
     watch.gpus()
-    assert len(calls.read_text().splitlines()) == 3
+    watch.view()
+    assert calls.read_text().count("--query-gpu") == 3
+    watch.view_now()
+    watch.view()
+    assert calls.read_text().count("--query-gpu") == 4
 
 
 def test_an_attempts_gpu_load_is_that_of_its_own_gpus(nvidia_smi: Fake) -> None:

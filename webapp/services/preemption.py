@@ -22,7 +22,7 @@ from webapp.extensions import db
 from webapp.models import Job, JobStatus
 from webapp.services import broker, event_log
 from webapp.services.executors import message_queue
-from webapp.services.job_actions import CancelMode
+from webapp.services.job_actions import CancelMode, send_queued
 from webapp.services.message_order import task_ids
 from webapp.services.waiting import TURN_ORDER, Workers, can_take, seconds_left
 
@@ -55,6 +55,11 @@ def follow() -> None:
         client.set(wire.preempt_key(job.id), told, ex=_PREEMPT_TTL_SECONDS)
     for job_id in before - {job.id for job in asked}:
         client.delete(wire.preempt_key(job_id))
+    promised = {job.displaced_by for job in asked}
+    for job in urgent:
+        # What is lost is sent again now, not by the reaper: the place would be another's by then.
+        if job.id in promised and wire.task_id(job.id, job.attempt) not in sent:
+            send_queued(job.id)
 
 
 def wanted() -> bool:
@@ -160,7 +165,7 @@ def _places(worker: Mapping[str, Any], running: Sequence[Job], left: Mapping[int
     """Return how many slots of a worker are free or about to be, and not promised."""
     here = [job for job in running if job.worker == worker["name"]]
     coming = [job for job in here if job.displaced_by is None and _about_to_end(job, left)]
-    return max(0, int(worker["slots"]) - len(here)) + len(coming)
+    return max(0, int(worker["slots"]) - worker.get("held", 0) - len(here)) + len(coming)
 
 
 def _about_to_end(job: Job, left: Mapping[int, float]) -> bool:

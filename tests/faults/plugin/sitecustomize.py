@@ -1,4 +1,5 @@
-"""Run by every Python process that has this folder on its path: shortens leases where asked to.
+"""Run by every Python process that has this folder on its path: shortens what is waited for, where
+asked to: leases, and GPU memory that is not let go.
 
 Most faults show the same with a lease of eight seconds as with one of thirty, four times sooner.
 """
@@ -11,3 +12,8 @@ if seconds := os.environ.get("FAULTS_LEASE_SECONDS"):
     wire.LEASE_SECONDS = float(seconds)
     wire.LEASE_RENEWAL_SECONDS = float(seconds) / 4
     wire.LEASE_MARGIN_SECONDS = 1.0
+
+if seconds := os.environ.get("FAULTS_RELEASE_SECONDS"):
+    from workers import gpu_release
+
+    gpu_release.RELEASE_SECONDS = float(seconds)

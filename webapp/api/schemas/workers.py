@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pydantic import Field
 
 from webapp.api.schemas.base import Out, PageOut
@@ -39,6 +37,25 @@ class WorkerModelsOut(Out):
     weights: list[str] = Field(description="Models whose published weights are there")
 
 
+class GpuHolderOut(Out):
+    text: str = Field(description="What follows 'GPU 1' in a sentence")
+    pid: int | None = None
+    process: str | None = Field(None, description="The process's name")
+    memory: int | None = Field(None, description="MiB")
+    worker: str | None = Field(None, description="Another worker that trains on it")
+    job_id: int | None = Field(None, description="The job that it trains")
+
+
+class GpuOut(Out):
+    index: int
+    name: str
+    memory: int = Field(description="MiB")
+    memory_used: int = Field(description="MiB")
+    utilisation: int | None = Field(None, description="Percent")
+    uuid: str = ""
+    held_by: GpuHolderOut | None = Field(None, description="Who else has it, so that it waits")
+
+
 class WorkerOut(Out):
     name: str
     host: str
@@ -48,9 +65,10 @@ class WorkerOut(Out):
         default_factory=dict, description="By framework, what it really has"
     )
     device: str
-    gpu: list[dict[str, Any]] = Field(description="Name, memory and utilisation of each it uses")
+    gpu: list[GpuOut] = Field(description="Each that it uses")
     slots: int = Field(description="How many jobs it trains at once")
     busy: int
+    held: int = Field(0, description="Slots that are free and not usable: others have their GPUs")
     jobs: list[WorkerJobOut]
     cpu_percent: float | None = None
     memory_percent: float | None = None

@@ -1,0 +1,99 @@
+"""Keeps this worker's jobs off GPUs that somebody else fills or another worker trains on."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterable, Sequence
+
+import psutil
+
+from modelyard.gpu_holders import Holder, find_holder
+from modelyard.gpu_locks import GpuLocks
+from modelyard.gpus import GpuView, device_indices
+from workers.devices import gpu_watch
+
+logger = logging.getLogger(__name__)
+
+LOOK_SECONDS = 3.0
+
+
+class GpuGuard:
+    """Looks at the worker's GPUs every few seconds; without GPUs it does nothing."""
+
+    def __init__(
+        self,
+        devices: Sequence[str],
+        *,
+        locks: GpuLocks,
+        trains_on: Callable[[], Iterable[str]],
+        view: Callable[[], GpuView] = gpu_watch.view_now,
+    ) -> None:
+        """Guard some devices; ``trains_on`` tells on which of them attempts of ours train."""
+        self._indices = frozenset(index for device in devices for index in device_indices(device))
+        self._locks = locks
+        self._trains_on = trains_on
+        self._view = view
+        self._left: frozenset[int] = frozenset()  # processes that outlived their attempt
+        self._holders: dict[int, Holder] = {}
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._loop, name="gpu-guard", daemon=True)
+
+    def start(self) -> None:
+        """Look at once, so that no job is taken blindly, and then go on looking."""
+        if self._indices:
+            self.look()
+            self._thread.start()
+
+    def stop(self) -> None:
+        self._stopped.set()
+
+    def look(self) -> None:
+        """Find out who else has which GPU."""
+        view = self._view()
+        ours = _descendants() - self._left if view.processes else frozenset()
+        training = {index for device in self._trains_on() for index in device_indices(device)}
+        found = {
+            gpu.index: holder
+            for gpu in view.gpus
+            if gpu.index in self._indices
+            and (holder := find_holder(gpu, view.of(gpu), ours=ours, trains=gpu.index in training))
+        }
+        for index in sorted(self._indices):
+            _tell(index, before=self._holders.get(index), now=found.get(index))
+        self._holders = found
+
+    def disown(self, pids: Iterable[int]) -> None:
+        """Take processes for somebody else's: they are left of an attempt that has ended."""
+        self._left |= frozenset(pids)
+        self.look()
+
+    def holder(self, index: int) -> Holder | None:
+        """Return who else has a GPU now, another worker or a process."""
+        return self._locks.holder(index) or self._holders.get(index)
+
+    def usable(self, device: str) -> bool:
+        return not any(self.holder(index) for index in device_indices(device))
+
+    def take(self, device: str, *, job_id: int) -> bool:
+        return self._locks.take(device, job_id=job_id)
+
+    def give_back(self, device: str) -> None:
+        self._locks.give_back(device)
+
+    def _loop(self) -> None:
+        while not self._stopped.wait(LOOK_SECONDS):
+            self.look()
+
+
+def _tell(index: int, *, before: Holder | None, now: Holder | None) -> None:
+    if now is not None and (before is None or before.pid != now.pid):
+        logger.warning("GPU %s %s: no job is taken for it", index, now.text)
+    elif before is not None and now is None:
+        logger.info("GPU %s is free again", index)
+
+
+def _descendants() -> frozenset[int]:
+    """Return this process and all below it."""
+    here = psutil.Process()
+    return frozenset({here.pid, *(process.pid for process in here.children(recursive=True))})
