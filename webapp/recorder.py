@@ -31,6 +31,7 @@ from webapp.services.errors import Unavailable
 from webapp.services.executors import refuse_attempt
 from webapp.services.job_actions import send_handed_back
 from webapp.services.local_runner import LocalRunner, StopFlag
+from webapp.services.packing import Packing
 from webapp.services.reaper import Reaper
 from webapp.services.recorder import record_or_set_aside
 from webapp.services.replay import fill_gaps
@@ -43,6 +44,7 @@ BLOCK_MILLISECONDS = 500
 REAP_SECONDS = 3.0
 EXPORTS_SECONDS = 1.0
 PREEMPTION_SECONDS = 1.0
+PACKING_SECONDS = 1.0
 STAND_BY_SECONDS = 1.0
 RETRY_SECONDS = 1.0
 
@@ -65,6 +67,8 @@ class StreamRecorder:
         self._reap_at = 0.0
         self._exports_at = 0.0
         self._preemption_at = 0.0
+        self._packing = Packing()
+        self._packing_at = 0.0
         self._caught_up = False
 
     def run(self) -> None:
@@ -81,6 +85,7 @@ class StreamRecorder:
                 time.sleep(RETRY_SECONDS)
             finally:
                 db.session.remove()
+        self._packing.stop()
         self._turn.give_up()
 
     def step(self) -> None:
@@ -102,6 +107,9 @@ class StreamRecorder:
         if time.monotonic() >= self._preemption_at:
             self._preemption_at = time.monotonic() + PREEMPTION_SECONDS
             preemption.follow()
+        if time.monotonic() >= self._packing_at:
+            self._packing_at = time.monotonic() + PACKING_SECONDS
+            self._packing.follow()
 
     def _stand_by(self) -> None:
         self._caught_up = False

@@ -6,6 +6,7 @@ import math
 import os
 import socket
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,13 @@ from adapters.wire import EventType, Outcome, job_folder
 from modelyard.gpus import shares_gpus
 from modelyard.settings import Settings
 from workers.devices import device_title, gpu_watch
+from workers.fetching import FetchStopped, dataset_at_hand
 from workers.gpu_release import GpuRelease
 from workers.limits import Limits
 from workers.placement import check_placed
 from workers.presence import framework_versions
 from workers.stopping import StopRequest
-from workers.supervisor import Ending, EventSink, Supervisor
+from workers.supervisor import Ending, EventSink, Supervisor, judge
 from workers.template import Template
 
 
@@ -71,22 +73,31 @@ def run_attempt(
     The child is paused while ``lease_until()`` lies in the past, by workers.leash.lease_clock.
     """
     sink(EventType.STARTED, introduction(job, settings))
-    try:
-        check_placed(job, data_roots=settings.dataset_roots)
-    except TrainingError as error:
-        ending = Ending(Outcome.FAILED, error=error.to_json())
+    with ExitStack() as held:
+        try:
+            job = held.enter_context(dataset_at_hand(job, settings=settings, sink=sink, stop=stop))
+            check_placed(job, data_roots=settings.dataset_roots)
+        except TrainingError as error:
+            return _conclude(Ending(Outcome.FAILED, error=error.to_json()), sink)
+        except FetchStopped:
+            return _conclude(judge(None, stop=stop.current, exit_code=None), sink)
+        return Supervisor(
+            job,
+            template=template,
+            sink=sink,
+            stop=stop,
+            cancel_grace_seconds=settings.cancel_grace_seconds,
+            shutdown_grace_seconds=settings.shutdown_grace_seconds,
+            lease_until=lease_until,
+            limits=Limits(
+                stall_seconds=settings.stall_seconds, attempt_seconds=settings.attempt_seconds
+            ),
+            gpus=GpuRelease(job.compute_device, alone=not shares_gpus(settings.gpus)),
+        ).run()
+
+
+def _conclude(ending: Ending, sink: EventSink) -> Ending:
+    """Tell how an attempt ended that had no child."""
+    if ending.outcome is not None:
         sink(EventType.FINISHED, ending.to_json())
-        return ending
-    return Supervisor(
-        job,
-        template=template,
-        sink=sink,
-        stop=stop,
-        cancel_grace_seconds=settings.cancel_grace_seconds,
-        shutdown_grace_seconds=settings.shutdown_grace_seconds,
-        lease_until=lease_until,
-        limits=Limits(
-            stall_seconds=settings.stall_seconds, attempt_seconds=settings.attempt_seconds
-        ),
-        gpus=GpuRelease(job.compute_device, alone=not shares_gpus(settings.gpus)),
-    ).run()
+    return ending

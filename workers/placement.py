@@ -15,20 +15,8 @@ MIN_FREE_BYTES = 512 * 1024 * 1024
 
 def check_placed(job: TrainingJob, *, data_roots: tuple[Path, ...]) -> None:
     """Raise TrainingError where this host cannot train the job."""
-    try:
-        resolve_inside(job.dataset_path, data_roots)
-    except DatasetError as error:
-        raise TrainingError(
-            ErrorKind.DATASET_INVALID,
-            f"The data set is not to be had on this worker: {error}",
-            hint="Mount the data at the same path here, or set MODELYARD_DATA_ROOTS to match.",
-        ) from error
-    if not job.dataset_path.exists():
-        raise TrainingError(
-            ErrorKind.DATASET_INVALID,
-            f"There is no {job.dataset_path} on host {socket.gethostname()}",
-            hint="Mount the data at the same path on every worker host.",
-        )
+    if job.data_path is None:
+        _check_data(job, data_roots)
     if job.device == DeviceChoice.GPU and job.compute_device == "cpu":
         raise TrainingError(
             ErrorKind.DEVICE,
@@ -56,4 +44,24 @@ def _check_initial(job: TrainingJob) -> None:
             f"There is no best model below {job.initial_dir} on host {socket.gethostname()}",
             hint="The job it begins with was deleted, or MODELYARD_OUTPUTS is not shared; "
             "clone this job with other weights.",
+        )
+
+
+def _check_data(job: TrainingJob, data_roots: tuple[Path, ...]) -> None:
+    """Look for a data set that lies on this host or on a disk that it shares."""
+    try:
+        resolve_inside(job.dataset_path, data_roots)
+    except DatasetError as error:
+        raise TrainingError(
+            ErrorKind.DATASET_INVALID,
+            f"The data set is not to be had on this worker: {error}",
+            hint="Mount the data at the same path here and set MODELYARD_DATA_ROOTS to match, or "
+            "set MODELYARD_STORE and let workers fetch it.",
+        ) from error
+    if not job.dataset_path.exists():
+        raise TrainingError(
+            ErrorKind.DATASET_INVALID,
+            f"There is no {job.dataset_path} on host {socket.gethostname()}",
+            hint="Mount the data at the same path on every worker host, or set MODELYARD_STORE and "
+            "let workers fetch it.",
         )

@@ -21,7 +21,7 @@ from webapp.config import settings
 from webapp.extensions import db
 from webapp.models import Dataset, Job, JobStatus, Project, Role, User
 from webapp.models.columns import utc_now
-from webapp.services import uploads
+from webapp.services import dataset_copies, uploads
 from webapp.services.checks import NOBODY_WAITS, Check, Phase
 from webapp.services.errors import Conflict, Forbidden, Invalid, NotFound
 from webapp.services.paging import Page, SortKey, paginate
@@ -131,6 +131,7 @@ def look_again(dataset: Dataset, *, check: Check = NOBODY_WAITS) -> None:
     fill(found, description)
     found.checked_at = utc_now()
     db.session.commit()
+    dataset_copies.want(found)
 
 
 def remove(dataset: Dataset) -> None:
@@ -228,6 +229,7 @@ def _keep(
     except IntegrityError:
         db.session.rollback()
         raise NotFound(f"Project {project_id} was deleted meanwhile") from None
+    dataset_copies.want(dataset)
     return dataset
 
 

@@ -17,7 +17,7 @@ from adapters import wire
 from adapters.contract import DatasetFormat, DeviceChoice, TaskType, TrainingJob
 from modelyard.settings import SettingsError
 from webapp.models import Job
-from webapp.services import broker, message_order
+from webapp.services import broker, dataset_copies, message_order
 from webapp.services.errors import Unavailable
 
 logger = logging.getLogger(__name__)
@@ -46,6 +46,8 @@ class CeleryExecutor:
     """A message on the framework's queue; cancels and fences are keys that workers look at."""
 
     def start(self, job: Job) -> None:
+        if not dataset_copies.at_hand(job):
+            return  # it is sent as soon as its data set lies in the store
         try:
             # Only ever raised: of a job that has just ended, a late start must not train again.
             _raise_fence(job.id, to=job.attempt)

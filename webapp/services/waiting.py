@@ -16,7 +16,7 @@ from webapp.config import settings
 from webapp.extensions import db
 from webapp.models import Job, JobEvent, JobStatus
 from webapp.models.columns import utc_now
-from webapp.services import broker
+from webapp.services import broker, dataset_copies
 from webapp.services.errors import Unavailable
 
 Workers = list[dict[str, Any]]
@@ -61,6 +61,8 @@ def waits(jobs: Sequence[Job]) -> dict[int, Wait]:
         workers = None
     remaining = _remaining_seconds() if workers else {}
     found = {job.id: _wait(job, positions.get(job.id, FIRST), workers, remaining) for job in queued}
+    for id, reason in dataset_copies.waiting_reasons(queued).items():
+        found[id] = Wait(found[id].position, reason)  # no worker has heard of the job yet
     return {job.id: _with_displacement(job, found[job.id], makers.get(job.id)) for job in queued}
 
 
