@@ -44,6 +44,14 @@ class StorageError(ModelyardError):
     """What could not be stored or read, of which object, and what to do."""
 
 
+class ObjectMissing(StorageError):
+    """Nothing is stored under a key."""
+
+
+class ObjectDamaged(StorageError):
+    """An object is not what its checksum says."""
+
+
 @dataclass(frozen=True)
 class Stored:
     """A file that was put into the store."""
@@ -103,7 +111,7 @@ class Store:
                 with temporary.open("rb") as stream:
                     found = hashlib.file_digest(stream, "sha256").hexdigest()
                 if found != sha256:
-                    raise StorageError(
+                    raise ObjectDamaged(
                         f"{self._url(key)} is damaged: its SHA-256 is {found}, not {sha256}"
                     )
             temporary.replace(local)
@@ -188,7 +196,7 @@ class Store:
         except (StorageError, ValueError):
             raise
         except FileNotFoundError:
-            raise StorageError(f"{self._url(key)} is not there") from None
+            raise ObjectMissing(f"{self._url(key)} is not there") from None
         except Exception as error:
             # Libraries raise what they like: OSError, their own, a timeout's.
             raise StorageError(

@@ -16,6 +16,7 @@ import fcntl
 import logging
 import os
 import shutil
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,7 @@ from adapters.data.description import DatasetError
 from adapters.data.manifest import MANIFEST, Manifest
 from adapters.data.unpack import in_words
 from modelyard.locks import take
+from modelyard.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -93,6 +95,12 @@ class DatasetCache:
     def discard(self, fingerprint: str) -> None:
         """Remove what was fetched of a data set; holds its lock."""
         shutil.rmtree(self._part(fingerprint), ignore_errors=True)
+
+    def sweep_in_background(self) -> threading.Thread:
+        """Sweep while the worker starts: what was left may be large."""
+        thread = threading.Thread(target=self.sweep, name="sweep-datasets", daemon=True)
+        thread.start()
+        return thread
 
     def sweep(self) -> None:
         """Remove what killed workers have left half-fetched or half-removed."""
@@ -173,6 +181,11 @@ class DatasetCache:
         with (self.folder / "room.lock").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)  # whoever holds it ends soon, or is killed
             yield
+
+
+def cache_of(settings: Settings) -> DatasetCache:
+    """Return the cache of this host."""
+    return DatasetCache(settings.data_cache, limit_bytes=settings.data_cache_bytes)
 
 
 def footprint(manifest: Manifest) -> int:

@@ -25,7 +25,7 @@ from adapters.data.roots import resolve_inside
 from adapters.data.unpack import in_words
 from adapters.wire import EventType
 from modelyard.settings import Settings
-from workers.dataset_cache import DatasetCache
+from workers.dataset_cache import DatasetCache, cache_of
 from workers.stopping import StopRequest
 from workers.supervisor import EventSink
 
@@ -51,8 +51,7 @@ def dataset_at_hand(
     if not settings.store or job.dataset_fingerprint is None or _lies_here(job, settings):
         yield job
         return
-    cache = DatasetCache(settings.data_cache, limit_bytes=settings.data_cache_bytes)
-    path, lock = _Attempt(job, cache, settings, sink, stop).have()
+    path, lock = _Attempt(job, cache_of(settings), settings, sink, stop).have()
     try:
         yield dataclasses.replace(job, data_path=path)
     finally:

@@ -16,6 +16,7 @@ from modelyard.gpus import choose_devices
 from modelyard.settings import Settings, SettingsError
 from workers.asks import Asks
 from workers.control import Attempt, Control
+from workers.dataset_cache import cache_of
 from workers.devices import Slots, gpu_watch
 from workers.gpu_guard import GpuGuard
 from workers.inventory import Inventory
@@ -88,6 +89,8 @@ class Runtime:
 
     def start(self) -> None:
         self.template.warm_up()
+        if self.settings.store:
+            cache_of(self.settings).sweep_in_background()
         self.inventory.start()
         self.gpus.start()
         self.control.start()
