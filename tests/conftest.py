@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import pytest
 
-from tests.services import PostgresService, RedisService, chromium
+from tests.services import PostgresService, RedisService, S3Service, chromium
 
 # Settings of the machine or of a .env file must not decide a test.
 _SETTINGS = ("REDIS_URL", "DATABASE_URL", "TRAINING_EXECUTION_MODE")
@@ -42,6 +42,15 @@ def redis_url(_redis: RedisService) -> str:
 def redis_service(tmp_path: Path) -> Iterator[RedisService]:
     """A real, started server of the test's own: to be killed, frozen, started again."""
     service = RedisService(tmp_path / "redis")
+    service.start()
+    yield service
+    service.stop()
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Service]:
+    """A real S3 server shared by the session; each test makes a bucket of its own."""
+    service = S3Service(tmp_path_factory.mktemp("s3"))
     service.start()
     yield service
     service.stop()

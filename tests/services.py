@@ -19,8 +19,10 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
+import boto3
+import botocore.exceptions
 import psycopg
 import redis
 
@@ -205,6 +207,72 @@ class PostgresService:
         )  # fmt: skip
         if done.returncode != 0:
             raise RuntimeError(f"initdb failed: {done.stderr.strip()}")
+
+
+class S3Service:
+    """A real S3 server that keeps its objects in memory; may be frozen, and tells its requests."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.log = folder / "s3.log"
+        self.port = free_port()
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """What a process needs to reach it."""
+        return {
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.port}",
+            "AWS_ACCESS_KEY_ID": "tester",
+            "AWS_SECRET_ACCESS_KEY": "secret-of-the-tests",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
+
+    def start(self) -> None:
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                python("-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)),
+                stdout=log, stderr=log, preexec_fn=partial(die_with_parent, os.getpid()),
+            )  # fmt: skip
+        wait_for(self._answers, timeout_seconds=60, what="an answer of the S3 server")
+
+    def stop(self) -> None:
+        self.thaw()
+        self.process.kill()
+        self.process.wait()
+
+    def freeze(self) -> None:
+        self.process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self.process.send_signal(signal.SIGCONT)
+
+    def create_bucket(self) -> str:
+        """Return the name of a fresh, empty bucket."""
+        name = f"test-{uuid.uuid4().hex[:12]}"
+        self.client().create_bucket(Bucket=name)
+        return name
+
+    def client(self) -> Any:
+        environ = self.environ
+        return boto3.client(
+            "s3",
+            endpoint_url=environ["AWS_ENDPOINT_URL"],
+            aws_access_key_id=environ["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=environ["AWS_SECRET_ACCESS_KEY"],
+            region_name=environ["AWS_DEFAULT_REGION"],
+        )
+
+    def requests(self, method: str, path: str) -> int:
+        """Return how many requests of a method it has answered whose path holds a text."""
+        asked = re.findall(rf'"{method} (\S+) HTTP', self.log.read_text(errors="replace"))
+        return sum(path in place for place in asked)
+
+    def _answers(self) -> bool:
+        try:
+            self.client().list_buckets()
+        except botocore.exceptions.BotoCoreError:
+            return False
+        return True
 
 
 def postgres_binaries() -> Path:
