@@ -128,7 +128,7 @@ def _redirect_output(log: Connection) -> None:
 def _listen(requests: Connection, reporter: PipeReporter, *, on_kept: Callable[[], None]) -> None:
     """Hear requests to stop; the end of the pipe means that the supervisor is gone."""
 
-    timer = leash.StopTimer() if sys.platform == "linux" else None
+    timers = leash.StopTimers() if sys.platform == "linux" else None
 
     def listen() -> None:
         while True:
@@ -139,8 +139,8 @@ def _listen(requests: Connection, reporter: PipeReporter, *, on_kept: Callable[[
             if request == METRICS_KEPT:
                 on_kept()
             elif request.startswith(leash.MESSAGE):
-                if timer is not None:
-                    timer.wind(float(request.removeprefix(leash.MESSAGE)))
+                if timers is not None:
+                    timers.wind(float(request.removeprefix(leash.MESSAGE)))
             else:
                 reporter.request_stop(StopReason(request.decode()))
 

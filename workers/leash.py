@@ -6,7 +6,8 @@ child is paused (SIGSTOP), which loses nothing: when Redis answers again, the le
 again and the child goes on with its next step, or it is lost and the child is killed.
 
 Two hands hold the leash. The supervisor pauses the whole process group; and since a supervisor
-may be stopped itself, a timer in the kernel stops the child without anybody's help.
+may be stopped itself, a timer in the kernel stops the child without anybody's help, and another
+each process that the child forked, its ranks on other devices above all.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ from __future__ import annotations
 import ctypes
 import logging
 import math
+import mmap
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -23,7 +26,10 @@ from multiprocessing.connection import Connection
 logger = logging.getLogger(__name__)
 
 MESSAGE = b"lease:"  # to the child: until when, by lease_clock()
-_WAKE_SECONDS = 1.0  # a timer may fire while its renewal is on its way: woken a few times
+# A timer may fire while its renewal is on its way: after one so late, woken a few times.
+_LATE_SECONDS = 5.0
+_WAKE_SECONDS = 2.0
+_FOLLOW_SECONDS = 0.25  # how soon a forked process hears of a renewal
 
 
 def lease_clock() -> float:
@@ -51,8 +57,8 @@ class Leash:
         if until == math.inf:
             return False
         if until != self._told:
-            if self._told is not None and now > self._told - _WAKE_SECONDS:
-                self._wake_until = now + _WAKE_SECONDS
+            if self._told is not None and now > self._told - _LATE_SECONDS:
+                self._wake_until = max(now, self._told) + _WAKE_SECONDS
             self._told = until
             _send(requests, MESSAGE + repr(until).encode())
         was_paused, self.paused = self.paused, now >= until
@@ -98,6 +104,34 @@ class StopTimer:
         absolute = 1
         if self._libc.timer_settime(self._timer, absolute, ctypes.byref(spec), None):
             raise OSError(ctypes.get_errno(), "timer_settime")
+
+
+class StopTimers:
+    """A timer for this process and, since a fork inherits none, for each that it forks."""
+
+    def __init__(self) -> None:
+        """Begin; what is forked from here on has a timer. Raises OSError."""
+        self._timer = StopTimer()
+        # In memory that the forked ones share; none before the first renewal.
+        self._until = ctypes.c_double.from_buffer(mmap.mmap(-1, ctypes.sizeof(ctypes.c_double)))
+        os.register_at_fork(after_in_child=self._begin_to_follow)
+
+    def wind(self, until: float) -> None:
+        """Stop all of them at a time, unless wound up again."""
+        self._until.value = until
+        self._timer.wind(until)
+
+    def _begin_to_follow(self) -> None:
+        threading.Thread(target=self._follow, args=(StopTimer(),), daemon=True).start()
+
+    def _follow(self, timer: StopTimer) -> None:
+        wound = 0.0
+        while True:
+            until = self._until.value
+            if until != wound:
+                timer.wind(until)
+                wound = until
+            time.sleep(_FOLLOW_SECONDS)
 
 
 class _SignalEvent(ctypes.Structure):
