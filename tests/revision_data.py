@@ -188,7 +188,13 @@ _REVISIONS: dict[str, Rows] = {
         ],
     },
     "0003": {
-        "jobs": [{"preempt": True, "displaced_by": None}, {"displaced_by": 1}, {}, {}, {}],
+        "projects": [{}, {"deleted_at": LATER}],
+        "jobs": [
+            {"preempt": True, "displaced_by": None}, {"displaced_by": 1},
+            {"output_bytes": 2**40, "last_checkpoint": "gone"}, {"deleted_at": LATER}, {},
+        ],
+        "deleted_jobs": [{"job_id": 9, "deleted_at": TIME}],
+        "disk_measures": [{"name": "outputs", "size": 2**42, "measured_at": TIME}],
         "dataset_copies": [
             {
                 "fingerprint": "f" * 64, "status": "ready", "path": "/data/shades",

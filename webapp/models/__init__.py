@@ -2,13 +2,16 @@
 
 from webapp.models.account import AuthSession, PersonalToken, User
 from webapp.models.dataset import CopyStatus, Dataset, DatasetCheck, DatasetCopy
+from webapp.models.disk import DiskMeasure
 from webapp.models.job import (
     Artifact,
     Attempt,
+    DeletedJob,
     Export,
     Job,
     JobEvent,
     JobStatus,
+    LastCheckpoint,
     LoadSample,
     Metric,
     StatusChange,
@@ -23,10 +26,13 @@ __all__ = [
     "Dataset",
     "DatasetCheck",
     "DatasetCopy",
+    "DeletedJob",
+    "DiskMeasure",
     "Export",
     "Job",
     "JobEvent",
     "JobStatus",
+    "LastCheckpoint",
     "LoadSample",
     "Membership",
     "Metric",

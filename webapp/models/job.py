@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import (
     BigInteger,
+    ColumnElement,
     Float,
     ForeignKey,
     Index,
@@ -15,6 +16,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     false,
+    select,
     text,
 )
 from sqlalchemy.orm import Mapped, mapped_column
@@ -37,6 +39,14 @@ class JobStatus(StrEnum):
         return self in (JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED)
 
 
+class LastCheckpoint(StrEnum):
+    """Whether an ended job could go on: see webapp.services.retention."""
+
+    KEPT = "kept"
+    REMOVING = "removing"  # decided, and from then on the job cannot be resumed
+    GONE = "gone"
+
+
 class Job(Model):
     """What a person asked for. ``status`` is assigned only in webapp.services.lifecycle."""
 
@@ -46,6 +56,13 @@ class Job(Model):
         Index("ix_jobs_project_id_status_id", "project_id", "status", "id"),  # a page's filter
         # The queue's order, and what the reaper looks through.
         Index("ix_jobs_status_queue", "status", "queue", "priority", "queued_at"),
+        # Of thousands, the few that are being deleted.
+        Index(
+            "ix_jobs_deleted",
+            "deleted_at",
+            postgresql_where=text("deleted_at IS NOT NULL"),
+            sqlite_where=text("deleted_at IS NOT NULL"),
+        ),
         # An id is never used twice: Redis's fences and the output folder outlive a deleted job.
         {"sqlite_autoincrement": True},
     )
@@ -110,6 +127,30 @@ class Job(Model):
     # {name: {value, why}}
     decisions: Mapped[dict[str, Any] | None] = mapped_column(Json)
     error: Mapped[dict[str, Any] | None] = mapped_column(Json)  # {kind, message, hint}
+
+    # What it takes of the disk, and how long.
+    output_bytes: Mapped[int | None] = mapped_column(
+        BigInteger
+    )  # when its folder was last measured
+    last_checkpoint: Mapped[str] = mapped_column(
+        String(10), default=LastCheckpoint.KEPT, server_default="kept"
+    )
+    # From then on nobody sees it, and what it has left goes: see webapp.services.deletion.
+    deleted_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+    @classmethod
+    def is_visible(cls) -> ColumnElement[bool]:
+        """Return the condition that a job is not deleted; it leaves counts to the other indexes."""
+        return cls.id.not_in(select(cls.id).where(cls.deleted_at.is_not(None)))
+
+
+class DeletedJob(Model):
+    """A job that is gone, remembered for as long as a lost worker might still write its files."""
+
+    __tablename__ = "deleted_jobs"
+
+    job_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    deleted_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
 
 
 class Attempt(Model):
