@@ -195,12 +195,14 @@ def _listen(member: _Member, reporter: Reporter) -> None:
 
 def _raise_the_cause(members: Sequence[_Member]) -> None:
     """Raise the error that began it: a death, else what has a kind of its own, else the first."""
-    failed = [member for member in members if member.error is not None]
-    if not failed:
-        return
-    cause = min(failed, key=lambda m: (not m.died, m.error and m.error.kind == ErrorKind.FRAMEWORK))
-    assert cause.error is not None
-    raise cause.error
+    errors = [(not member.died, member.error) for member in members if member.error is not None]
+    if errors:
+        raise min(errors, key=lambda error: (error[0], _follows_from_others(error[1])))[1]
+
+
+def _follows_from_others(error: TrainingError) -> bool:
+    """Tell whether a rank fails so for want of another: its exchange broke off, by Gloo or NCCL."""
+    return error.kind == ErrorKind.FRAMEWORK or "NCCL" in error.message
 
 
 def _death(rank: Rank, exit_code: int) -> TrainingError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,19 @@ adapters.data.description.DatasetError: image '/data/train/a: b/1.png' cannot be
             ErrorKind.CHILD_DIED,
             "pid 7",
         ),
+        (
+            RuntimeError(
+                "DataLoader worker (pid 7) is killed by signal: Bus error. It is possible"
+            ),
+            ErrorKind.CHILD_DIED,
+            "Bus error",
+        ),
+        (
+            RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`"),
+            ErrorKind.OUT_OF_MEMORY,
+            "does not fit",
+        ),
+        (torch.AcceleratorError("CUDA error: out of memory"), ErrorKind.OUT_OF_MEMORY, "size 64"),
         (ZeroDivisionError("division by zero"), ErrorKind.FRAMEWORK, "ZeroDivisionError"),
         (ValueError(), ErrorKind.FRAMEWORK, "ValueError"),
     ],
@@ -82,3 +96,70 @@ def test_out_of_memory_advises_half_the_batch() -> None:
 def test_what_was_told_already_is_not_told_otherwise() -> None:
     error = TrainingError(ErrorKind.NAN_LOSS, "loss became nan")
     assert as_training_error(error, make_job()) is error
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("CUDA error: an illegal memory access was encountered", "nvidia-smi"),
+        ("CUDA error: no CUDA-capable device is detected", "modelyard doctor"),
+        ("No CUDA GPUs are available", "modelyard doctor"),
+        ("CUDA error: CUDA driver version is insufficient for CUDA runtime version", "too old"),
+        ("The NVIDIA driver on your system is too old (found version 11040)", "too old"),
+        ("Error 803: system has unsupported display driver / cuda driver combination", "restart"),
+        ("Failed to initialize NVML: Driver/library version mismatch", "restart"),
+        ("CUDA error: no kernel image is available for execution on the device", "build"),
+        ("NCCL error in: ProcessGroupNCCL.cpp:94, unhandled cuda error", "talk to each other"),
+    ],
+)  # fmt: skip
+def test_what_a_gpu_or_its_driver_lacks_is_told_apart(text: str, hint: str) -> None:
+    told = as_training_error(RuntimeError(text), make_job())
+    assert told.kind == ErrorKind.DEVICE
+    assert hint in told.hint
+
+
+def test_a_class_that_the_model_has_not_is_no_failure_of_the_gpu() -> None:
+    told = as_training_error(
+        torch.AcceleratorError("CUDA error: device-side assert triggered"), make_job()
+    )
+    assert told.kind == ErrorKind.FRAMEWORK
+    assert "device 'cpu'" in told.hint
+
+
+def allocate() -> None:
+    torch.empty(2**55)
+
+
+def run_out_of_python_memory() -> None:
+    bytearray(2**62)
+
+
+def save_to_a_full_disk() -> None:
+    torch.save({"weights": torch.zeros(100_000)}, "/dev/full")
+
+
+def write_to_a_full_disk() -> None:
+    with Path("/dev/full").open("wb", buffering=0) as full:
+        full.write(b"checkpoint")
+
+
+def use_a_gpu() -> None:
+    torch.zeros(1, device="cuda:99")
+
+
+@pytest.mark.parametrize(
+    ("fail", "kind"),
+    [
+        (allocate, ErrorKind.OUT_OF_MEMORY),
+        (run_out_of_python_memory, ErrorKind.OUT_OF_MEMORY),
+        (save_to_a_full_disk, ErrorKind.DISK_FULL),
+        (write_to_a_full_disk, ErrorKind.DISK_FULL),
+        (use_a_gpu, ErrorKind.DEVICE),
+    ],
+)
+def test_real_failures_are_recognised(fail: Callable[[], None], kind: ErrorKind) -> None:
+    with pytest.raises(Exception) as caught:
+        fail()
+    told = as_training_error(caught.value, make_job())
+    assert told.kind == kind, caught.value
+    assert told.hint
