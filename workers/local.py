@@ -40,8 +40,14 @@ def run_stdio() -> int:
     journal = Journal(job)
 
     def sink(type: EventType, data: Mapping[str, Any]) -> None:
-        sys.stdout.write(journal.append(type, data).to_json() + "\n")
-        sys.stdout.flush()
+        line = journal.append(type, data).to_json() + "\n"
+        try:
+            sys.stdout.write(line)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            # The recorder is gone: the next one reads the file, which now ends with a checkpoint.
+            stop.ask(Stop.SHUTDOWN)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     template = Template([job.framework], threads=settings.threads)
     ending = run_attempt(job, template=template, settings=settings, sink=sink, stop=stop)

@@ -24,13 +24,16 @@ PLUGIN = Path(__file__).parent / "plugin"
 
 
 class Site(Instance):
-    """Recorder and workers as processes; the caller acts for the web process."""
+    """Recorder and workers as processes; the caller acts for the web process.
+
+    Without Redis it is in `subprocess` mode: the recorder trains.
+    """
 
     def __init__(
-        self, home: Path, *, database_url: str, redis: RedisService, lease_seconds: float
+        self, home: Path, *, database_url: str, redis: RedisService | None, lease_seconds: float
     ) -> None:
         super().__init__(home, database_url=database_url, redis=redis)
-        self.redis = redis
+        self.redis_or_none = redis
         self.database_url = database_url
         self.lease_seconds = lease_seconds
         self.first_recorder: subprocess.Popen[bytes]
@@ -41,6 +44,11 @@ class Site(Instance):
             "FAULTS_LEASE_SECONDS": str(lease_seconds),
         }
         make_images(self.data / "tiny")
+
+    @property
+    def redis(self) -> RedisService:
+        assert self.redis_or_none is not None, "in subprocess mode there is none"
+        return self.redis_or_none
 
     def quick_worker(self, name: str, **environ: str) -> subprocess.Popen[bytes]:
         """Start a worker and wait until it takes jobs."""
@@ -96,7 +104,7 @@ class Site(Instance):
 
 @contextmanager
 def site(
-    home: Path, *, database_url: str, redis: RedisService, lease_seconds: float = 8.0
+    home: Path, *, database_url: str, redis: RedisService | None, lease_seconds: float = 8.0
 ) -> Iterator[Site]:
     there = Site(home, database_url=database_url, redis=redis, lease_seconds=lease_seconds)
     with application(there.environ):

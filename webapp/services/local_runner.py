@@ -1,7 +1,8 @@
 """`subprocess` mode: this host's recorder trains the queued jobs itself, with no broker at all.
 
 Each job runs as `python -m workers.train --stdio`, which is the worker's own supervisor and
-child. A lock on a file in the home folder keeps it to one runner.
+child. A lock on a file in the home folder keeps it to one runner: the processes that train hold
+it too, so a runner that comes after one that was killed begins when they have ended.
 """
 
 from __future__ import annotations
@@ -32,9 +33,10 @@ from webapp.extensions import db
 from webapp.models import Job, JobStatus
 from webapp.services import preemption
 from webapp.services.executors import training_job
+from webapp.services.lifecycle import transition
 from webapp.services.local_exports import LocalExports
 from webapp.services.reaper import give_up_or_conclude
-from webapp.services.recorder import record
+from webapp.services.recorder import record_or_set_aside
 from webapp.services.waiting import TURN_ORDER
 
 logger = logging.getLogger(__name__)
@@ -68,13 +70,14 @@ class LocalRunner:
             raise SettingsError(f"MODELYARD_GPUS: {error}") from error
         self._has_gpu = self._free != ["cpu"]
         self._running: dict[int, LocalProcess] = {}
+        self._unrecorded: list[Event] = []  # read from a pipe, which gives them once
+        self._adopted = False
+        self._lock: int | None = None
         self._exports = LocalExports(self._settings)
 
     def run(self) -> None:
         """Train until asked to stop; then let every job write a checkpoint and hand it back."""
-        with _only_runner(self._settings.home):
-            self._give_up_orphans()
-            self._exports.give_up_orphans()
+        with _only_runner(self._settings.home, self._stop) as self._lock:
             while not self._stop.requested:
                 self._step()
                 time.sleep(POLL_SECONDS)
@@ -87,12 +90,16 @@ class LocalRunner:
 
     def _step(self) -> None:
         try:
+            if not self._adopted:
+                self._give_up_orphans()
+                self._exports.give_up_orphans()
+                self._adopted = True
             self._record()
             self._collect()
             self._pass_on_cancels()
             self._exports.step()
             self._make_places()
-            while self._free and (job := _next_queued(gpu=self._has_gpu)) is not None:
+            while self._free and (job := self._next_queued()) is not None:
                 self._start(job)
         except OperationalError as error:
             logger.warning("the database does not answer: %s", str(error).splitlines()[0])
@@ -100,21 +107,27 @@ class LocalRunner:
         finally:
             db.session.remove()
 
+    def _next_queued(self) -> Job | None:
+        """Return the queued job whose turn it is; not one whose last process is still ending."""
+        return _next_queued(gpu=self._has_gpu, but=list(self._running))
+
     def _start(self, job: Job) -> None:
+        assert self._lock is not None
         device = self._free.pop(0)
-        process = LocalProcess(job, device=device, events=self._events)
+        process = LocalProcess(job, device=device, events=self._events, lock=self._lock)
         self._running[job.id] = process
         # Its first event makes the job running; until then nobody else may take it.
         process.started.wait(timeout=60)
         self._record()
 
     def _record(self) -> None:
-        events = []
+        """Record what was said. Raises OperationalError; it is then recorded the next time."""
         while not self._events.empty():
-            events.append(self._events.get())
-        if not events:
+            self._unrecorded.append(self._events.get())
+        if not self._unrecorded:
             return
-        recorded = record(events)
+        recorded = record_or_set_aside(self._unrecorded)
+        self._unrecorded = []
         for job_id, _ in recorded.refused:
             if job_id in self._running:
                 self._running[job_id].send("kill")
@@ -124,14 +137,23 @@ class LocalRunner:
         for job_id, process in list(self._running.items()):
             if not process.ended():
                 continue
+            # First what the database has to say: where it is away, this is done again.
+            self._record()
+            self._conclude(job_id, process.attempt)
             del self._running[job_id]
             self._free.append(process.device)
-            self._record()
-            job = db.session.get(Job, job_id, populate_existing=True)
-            if job is None or job.attempt != process.attempt:
-                continue
-            if job.status in (S.RUNNING, S.CANCELLING):
-                give_up_or_conclude(job, reason="its process on this host died without a word")
+
+    def _conclude(self, job_id: int, attempt: int) -> None:
+        """End an attempt whose process is gone and did not say how it ended."""
+        job = db.session.get(Job, job_id, populate_existing=True)
+        if job is None or job.attempt != attempt:
+            return
+        if job.status == S.QUEUED:  # it did not even say that it began, and counts all the same
+            reason = f"attempt {attempt} started"
+            transition(db.session(), job, to=S.RUNNING, actor="recorder", reason=reason)
+            db.session.commit()
+        if job.status in (S.RUNNING, S.CANCELLING):
+            give_up_or_conclude(job, reason="its process on this host died without a word")
 
     def _pass_on_cancels(self) -> None:
         ids = list(self._running)
@@ -163,8 +185,11 @@ class LocalRunner:
                 self._running[job.id].send("preempt")
 
     def _give_up_orphans(self) -> None:
-        """Requeue what ran when the last runner of this host died: its processes died with it."""
-        statement = select(Job).where(Job.status.in_([S.RUNNING, S.CANCELLING]))
+        """Requeue what ran when the last runner of this host died: its processes died with it.
+
+        Also what the database calls queued: its file may tell that it had begun.
+        """
+        statement = select(Job).where(Job.status.in_([S.QUEUED, S.RUNNING, S.CANCELLING]))
         for job in list(db.session.scalars(statement)):
             give_up_or_conclude(job, reason="the recorder on this host was lost")
 
@@ -172,7 +197,9 @@ class LocalRunner:
 class LocalProcess:
     """One `workers.train --stdio` and the thread that reads its events."""
 
-    def __init__(self, job: Job, *, device: str, events: queue.SimpleQueue[Event]) -> None:
+    def __init__(
+        self, job: Job, *, device: str, events: queue.SimpleQueue[Event], lock: int
+    ) -> None:
         self.attempt = job.attempt
         self.device = device
         self.started = threading.Event()
@@ -183,6 +210,7 @@ class LocalProcess:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            pass_fds=[lock],
         )
         request = {"job": training_job(job).to_message(), "device": device}
         self.send(json.dumps(request))
@@ -228,12 +256,12 @@ class LocalProcess:
         self.started.set()
 
 
-def _next_queued(*, gpu: bool) -> Job | None:
+def _next_queued(*, gpu: bool, but: list[int]) -> Job | None:
     """Return the queued job whose turn it is; one that must have a GPU only where there is one."""
     able = [DeviceChoice.AUTO, DeviceChoice.CPU, *([DeviceChoice.GPU] if gpu else [])]
     statement = (
         select(Job)
-        .where(Job.status == S.QUEUED, Job.device_choice.in_(able))
+        .where(Job.status == S.QUEUED, Job.device_choice.in_(able), Job.id.not_in(but))
         .order_by(*TURN_ORDER)
         .limit(1)
     )
@@ -241,8 +269,22 @@ def _next_queued(*, gpu: bool) -> Job | None:
 
 
 @contextmanager
-def _only_runner(home: Path) -> Iterator[None]:
+def _only_runner(home: Path, stop: StopFlag) -> Iterator[int]:
+    """Hold the lock and give its file; waits for it until asked to stop."""
     home.mkdir(parents=True, exist_ok=True)
     with (home / "runner.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # a second runner stands by until the first is gone
-        yield
+        told = False
+        while not _locked(file) and not stop.requested:
+            if not told:
+                logger.warning("another recorder of this host, or what it trained, is still there")
+            told = True
+            time.sleep(POLL_SECONDS)
+        yield file.fileno()
+
+
+def _locked(file: TextIO) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
