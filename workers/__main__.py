@@ -5,10 +5,15 @@ from __future__ import annotations
 import logging
 import signal
 import sys
+from typing import TYPE_CHECKING
 
 import click
+import redis
 
 from modelyard.settings import SettingsError, load_settings
+
+if TYPE_CHECKING:
+    from workers.runtime import Runtime
 
 
 def main() -> int:
@@ -28,6 +33,8 @@ def main() -> int:
     except SettingsError as error:
         click.echo(f"modelyard worker: {error}", err=True)
         return 2
+    # Here, not in celeryconfig, which the web process reads too.
+    app.conf.broker_transport_options["queue_order_strategy"] = "workers.queue_order:OldestFirst"
     queues = ",".join(here.queues)
     click.echo(f"worker {here.name}: queues {queues}; devices {', '.join(here.devices)}")
     app.worker_main(
@@ -40,9 +47,18 @@ def main() -> int:
             f"--loglevel={settings.log_level.upper()}",
             "--without-mingle",
             "--without-gossip",
+            # Drained before it was started again: it takes nothing, not even one job.
+            *([f"--exclude-queues={queues}"] if _drained(here) else []),
         ]
     )
     return 0
+
+
+def _drained(here: Runtime) -> bool:
+    try:
+        return here.presence.is_drained()
+    except redis.RedisError:
+        return False  # nothing can be taken either; the presence looks again
 
 
 if __name__ == "__main__":

@@ -12,10 +12,12 @@ from celery import Celery, signals
 
 from adapters import wire
 from workers import runtime
+from workers.room import RoomForMore
 from workers.task import TrainingTask, train
 
 app = Celery("modelyard")
 app.config_from_object("celeryconfig")
+app.steps["consumer"].add(RoomForMore)
 
 
 @app.task(bind=True, name=wire.TRAIN_TASK, base=TrainingTask)
@@ -25,11 +27,16 @@ def run_training(self: TrainingTask, job: dict[str, Any]) -> dict[str, Any]:
 
 
 def drain(draining: bool) -> None:
-    """Stop consuming this worker's queues, or begin again; what trains goes on."""
+    """Stop consuming this worker's queues, or begin again; what trains goes on.
+
+    Called again and again: a word to Celery that comes before its consumer is up, or while Redis
+    is away, is lost. Where it was heard, there is nothing left to say.
+    """
     here = runtime.current()
     change = app.control.cancel_consumer if draining else app.control.add_consumer
     for queue in here.queues:
-        change(queue, destination=[nodename(here.name)])
+        if (queue in app.amqp.queues.consume_from) == draining:
+            change(queue, destination=[nodename(here.name)])
 
 
 def nodename(worker: str) -> str:
