@@ -162,12 +162,14 @@ class Dashboard:
             return job.id
 
     @contextmanager
-    def draining_worker(self, name: str, *, status: str = "draining") -> Iterator[None]:
+    def draining_worker(
+        self, name: str, *, status: str = "draining", **told: Any
+    ) -> Iterator[None]:
         """Let a worker be known, as it publishes itself, that takes no new job."""
         published = {
             "name": name, "host": f"{name}.lan", "frameworks": ["timm"], "versions": {},
             "device": "NVIDIA L4", "gpu": [], "slots": 1, "busy": 0, "jobs": [],
-            "last_seen": format_time(datetime.now(UTC)), "status": status,
+            "last_seen": format_time(datetime.now(UTC)), "status": status, **told,
         }  # fmt: skip
         with Redis.from_url(self.redis_url) as client:
             client.set(wire.worker_key(name), json.dumps(published), ex=60)

@@ -20,6 +20,14 @@ const ACTIONS = {
     location.assign(`/jobs/${copy.id}`);
     return "";
   },
+  // What ran out of memory, as a new job with half the batch.
+  async halve(id, holder, button) {
+    const overrides = { batch_size: Number(button.dataset.batchSize) };
+    const copy = await json("POST", `${jobs(id)}/clone`, { overrides });
+    await json("POST", `${jobs(copy.id)}/start`);
+    location.assign(`/jobs/${copy.id}`);
+    return "";
+  },
   async cancel(id, holder) {
     const mode = holder.dataset.status === "running" ? await askHow(holder) : "now";
     if (mode === null) return "";
@@ -51,7 +59,7 @@ async function run(button) {
   button.disabled = true;
   button.setAttribute("aria-busy", "true");
   try {
-    const message = await ACTIONS[button.dataset.action](holder.dataset.job, holder);
+    const message = await ACTIONS[button.dataset.action](holder.dataset.job, holder, button);
     if (message) {
       toast(`${holder.dataset.name}: ${message}`);
       document.dispatchEvent(new CustomEvent("job-changed", { detail: holder.dataset.job }));

@@ -73,6 +73,9 @@ export function showJob(holder, job) {
   showWaiting(holder, job);
   put(holder, "error", job.error?.message ?? "");
   put(holder, "hint", job.error?.hint ?? "");
+  for (const remedy of holder.querySelectorAll("[data-error-kind]")) {
+    remedy.hidden = job.error?.kind !== remedy.dataset.errorKind;
+  }
   put(holder, "attempt", String(job.attempt));
   put(holder, "worker", job.worker ?? "–");
   put(holder, "device", job.device ?? "–");
