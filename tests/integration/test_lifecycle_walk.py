@@ -26,7 +26,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from sqlalchemy import select
+from sqlalchemy import delete, select
 
 from adapters.wire import Event, EventType
 from tests.factories import FINISHED, STARTED, TIME, application, environment, make_job, metrics
@@ -36,12 +36,16 @@ from webapp.services import job_actions
 from webapp.services.errors import Refused
 from webapp.services.job_actions import CancelMode
 from webapp.services.lifecycle import TRANSITIONS, transition
+from webapp.services.preemption import decide
 from webapp.services.reaper import give_up_attempt
 from webapp.services.recorder import record
 
 WEBS = ("web 1", "web 2")
-OUTCOMES = ("completed", "failed", "cancelled", "handed_back")
-ACTIONS = st.sampled_from(["start", "resume", "cancel", "record", "reap"])
+OUTCOMES = ("completed", "failed", "cancelled", "handed_back", "preempted")
+ACTIONS = st.sampled_from(["start", "resume", "cancel", "record", "reap", "displace"])
+WORKER = {
+    "name": STARTED["worker"], "frameworks": ["timm"], "gpu": [], "slots": 1, "status": "online",
+}  # fmt: skip
 
 
 class Walk(RuleBasedStateMachine):
@@ -56,7 +60,12 @@ class Walk(RuleBasedStateMachine):
     @initialize()
     def create(self) -> None:
         with self.app.app_context():
+            db.session.execute(delete(Job))  # of the walk before
+            db.session.commit()
             self.job_id = make_job().id
+            urgent = make_job(priority=9, preempt=True)
+            job_actions.start(urgent, actor="test")
+            self.urgent_id = urgent.id
             self.seen = dict.fromkeys((*WEBS, "reaper"), self._look())
 
     def _look(self) -> tuple[str, int]:
@@ -108,6 +117,10 @@ class Walk(RuleBasedStateMachine):
         if job.attempt == attempt:  # as Reaper.give_up looks
             give_up_attempt(job, reason="lost")
 
+    def _displace(self) -> None:
+        """Look, as the recorder does, whether the urgent job needs this one's place."""
+        decide([WORKER], is_sent=lambda job: True)
+
     # Rules.
 
     @rule(actor=st.sampled_from([*WEBS, "reaper"]))
@@ -130,6 +143,16 @@ class Walk(RuleBasedStateMachine):
         with self.app.app_context():
             self._cancel(web, mode)
 
+    @rule()
+    def bring_it_to_work(self) -> None:
+        """A web process that has just looked starts or resumes it, and a worker begins."""
+        with self.app.app_context():
+            self.seen["web 1"] = status, _ = self._look()
+            (self._start if status == JobStatus.PENDING else self._resume)("web 1")
+            status, attempt = self._look()
+            if status == JobStatus.QUEUED and attempt not in self.sent:
+                self._record(attempt, (EventType.STARTED, STARTED))
+
     @rule(back=st.integers(0, 1))
     def begin_attempt(self, back: int) -> None:
         """A worker begins the present attempt, or one that is over."""
@@ -140,6 +163,9 @@ class Walk(RuleBasedStateMachine):
 
     @rule(back=st.integers(0, 1), outcome=st.sampled_from(OUTCOMES))
     def end_attempt(self, back: int, outcome: str) -> None:
+        self._end(outcome, back=back)
+
+    def _end(self, outcome: str, *, back: int) -> None:
         with self.app.app_context():
             attempt = self._look()[1] - back
             if attempt in self.sent:
@@ -155,6 +181,24 @@ class Walk(RuleBasedStateMachine):
     def reap(self) -> None:
         with self.app.app_context():
             self._reap()
+
+    @rule(outcome=st.sampled_from([None, *OUTCOMES]))
+    def displace(self, outcome: str | None) -> None:
+        """Bring it to work, and it may be asked for its place; perhaps it ends somehow then."""
+        self.bring_it_to_work()
+        with self.app.app_context():
+            self._displace()
+        if outcome is not None:
+            self._end(outcome, back=0)
+
+    @rule()
+    def cancel_or_resume_the_urgent_job(self) -> None:
+        with self.app.app_context():
+            urgent = db.session.get_one(Job, self.urgent_id, populate_existing=True)
+            if urgent.status == JobStatus.QUEUED:
+                job_actions.cancel(urgent, mode=CancelMode.NOW, actor="test")
+            else:
+                job_actions.resume(urgent, actor="test")
 
     @rule(to=st.sampled_from(list(JobStatus)), back=st.integers(-1, 1))
     def try_what_is_impossible(self, to: JobStatus, back: int) -> None:
@@ -195,6 +239,8 @@ class Walk(RuleBasedStateMachine):
                         self.sent[attempt] = seq + 1
                     elif what == "reap":
                         self._reap()
+                    elif what == "displace":
+                        self._displace()
                     else:
                         getattr(self, f"_{what}")(web)
                 except BaseException as error:
@@ -232,6 +278,20 @@ class Walk(RuleBasedStateMachine):
             told = select(JobEvent).filter_by(job_id=self.job_id, type="status")
             events = db.session.scalars(told.order_by(JobEvent.id))
             assert [event.data["status"] for event in events] == [row.status for row in rows]
+
+    @invariant()
+    def it_makes_place_only_while_it_runs_or_waits_for_having_made_it(self) -> None:
+        with self.app.app_context():
+            job = db.session.get_one(Job, self.job_id, populate_existing=True)
+            if job.displaced_by is None:
+                return
+            assert job.displaced_by == self.urgent_id
+            assert job.status in (JobStatus.RUNNING, JobStatus.QUEUED)
+            if job.status == JobStatus.QUEUED:
+                rows = select(StatusChange).filter_by(job_id=self.job_id)
+                last = db.session.scalars(rows.order_by(StatusChange.id.desc())).first()
+                assert last is not None
+                assert last.reason == f"gave its place to job {self.urgent_id} (priority 9)"
 
     @invariant()
     def each_attempt_is_there_once_and_only_the_present_one_is_open(self) -> None:

@@ -28,6 +28,9 @@ FAILED = {"error": {"kind": "nan_loss", "message": "m", "hint": "h"}}
         (STOPPED_BY_SHUTDOWN, Stop.SHUTDOWN, 0, Outcome.HANDED_BACK),
         (STOPPED_BY_SHUTDOWN, None, 0, Outcome.HANDED_BACK),  # someone's plain kill of the child
         (None, Stop.SHUTDOWN, -9, Outcome.HANDED_BACK),
+        (STOPPED_BY_SHUTDOWN, Stop.PREEMPTED, 0, Outcome.PREEMPTED),
+        (None, Stop.PREEMPTED, -9, Outcome.PREEMPTED),
+        (DONE, Stop.PREEMPTED, 0, Outcome.COMPLETED),
         (FAILED, None, 0, Outcome.FAILED),
         (None, None, -11, Outcome.FAILED),
         (None, None, 1, Outcome.FAILED),
@@ -57,3 +60,11 @@ def test_a_softer_request_does_not_replace_a_harder_one() -> None:
     request.ask(Stop.KILL)
     request.ask(Stop.AFTER_EPOCH)
     assert request.current == Stop.KILL
+
+
+def test_a_worker_that_goes_away_or_a_person_outdoes_a_job_that_wants_the_place() -> None:
+    for harder in (Stop.SHUTDOWN, Stop.NOW, Stop.KILL, Stop.LOST):
+        request = StopRequest()
+        request.ask(Stop.PREEMPTED)
+        request.ask(harder)
+        assert request.current == harder

@@ -22,7 +22,7 @@ from webapp.extensions import db
 from webapp.models import Job, JobStatus
 from webapp.services import broker, event_log
 from webapp.services.executors import message_queue
-from webapp.services.job_actions import CancelMode, send_queued
+from webapp.services.job_actions import CancelMode, send_handed_back
 from webapp.services.message_order import task_ids
 from webapp.services.waiting import TURN_ORDER, Workers, can_take, seconds_left
 
@@ -34,7 +34,7 @@ ABOUT_TO_END_SECONDS = 5.0
 HEARD_SECONDS = (
     2.5 * wire.WORKER_HEARTBEAT_SECONDS
 )  # a worker that is silent for longer may be dead
-_PREEMPT_TTL_SECONDS = 24 * 3600  # it is told again every second
+_PREEMPT_TTL_SECONDS = 60  # it is told again every second
 
 
 def follow() -> None:
@@ -59,7 +59,7 @@ def follow() -> None:
     for job in urgent:
         # What is lost is sent again now, not by the reaper: the place would be another's by then.
         if job.id in promised and wire.task_id(job.id, job.attempt) not in sent:
-            send_queued(job.id)
+            send_handed_back(job.id)
 
 
 def wanted() -> bool:
