@@ -29,9 +29,9 @@ def catch_up(job_id: int) -> list[int]:
     Returns the later attempts. Nobody is told to train: the caller or the reaper does that.
     """
     job = _fresh(job_id)
-    if job.attempt and not S(job.status).ended:
-        record_rest(job_id, job.attempt)
     known = job.attempt
+    if known and not S(job.status).ended:
+        record_rest(job_id, known)
     later = [number for number in attempts_in_file(job_id) if number > known]
     for number in later:
         job = _fresh(job_id)

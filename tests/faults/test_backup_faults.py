@@ -1,0 +1,165 @@
+"""Backups that are taken while everything runs, and come back into a world that has gone on."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+from sqlalchemy import update
+
+from adapters import wire
+from modelyard.settings import load_settings
+from tests.factories import environment
+from tests.faults.invariants import Invariants
+from tests.faults.site import Site, ended, kill, site, training
+from tests.services import RedisService
+from tests.worker_service import ROOT
+from webapp import create_app
+from webapp.extensions import db
+from webapp.models import Attempt, Job
+from webapp.models.columns import utc_now
+from webapp.services import schema
+
+LEASE_SECONDS = 4.0
+
+
+def migrated(home: Path, database_url: str) -> None:
+    """Make the tables as a release does; a backup is of a revision."""
+    home.mkdir(exist_ok=True)
+    app = create_app(load_settings(environment(home, database_url=database_url)))
+    with app.app_context():
+        schema.migrate()
+        db.engine.dispose()
+
+
+def modelyard(there: Site, *words: str) -> str:
+    """Run the command line beside an instance, and return what it says."""
+    let_go()
+    done = subprocess.run(
+        [sys.executable, "-m", "modelyard", *words],
+        env={"PATH": "/usr/bin", **there.environ}, cwd=ROOT, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def let_go() -> None:
+    """Close this process's connections, as a stopped web process has."""
+    db.session.remove()
+    db.engine.dispose()
+
+
+def job_again(job_id: int) -> Job:
+    return db.session.get_one(Job, job_id)
+
+
+def whole(there: Site, accepted: dict[int, str]) -> None:
+    let_go()
+    invariants = Invariants(there.home, database_url=there.database_url, redis=there.redis)
+    assert invariants.check(accepted=accepted).all() == [], there.logs()
+
+
+def test_a_backup_under_load_goes_on_elsewhere_with_another_database_and_redis(
+    tmp_path: Path, postgres_url: str, redis_service: RedisService
+) -> None:
+    """The machine burns down; what is left is the backup and the outputs' disk."""
+    file, first, second = tmp_path / "backup.tar.gz", tmp_path / "first", tmp_path / "second"
+    url = f"sqlite:///{first / 'modelyard.db'}"
+    migrated(first, url)
+    with site(first, database_url=url, redis=redis_service, lease_seconds=LEASE_SECONDS) as here:
+        here.recorder()
+        here.quick_worker("w1")
+        done = here.job(epochs=2)
+        here.wait(done, ended)
+        running, waiting = here.job(epochs=40), here.job(epochs=2)
+        idle = here.job(epochs=1, start=False)
+        here.wait(running, lambda job: training(job) and job.progress["epoch"] > 3)
+        ids = [job.id for job in (done, running, waiting, idle)]
+        said = modelyard(here, "backup", str(file))
+        assert "4 jobs" in said
+        for process in here._processes:
+            kill(process)
+    new_redis = RedisService(tmp_path / "new-redis")
+    new_redis.start()
+    try:
+        shutil.copytree(first / "outputs", second / "outputs")
+        with site(
+            second, database_url=postgres_url, redis=new_redis, lease_seconds=LEASE_SECONDS
+        ) as there:
+            db.drop_all()
+            there.environ["MODELYARD_DATA_ROOTS"] = str(first / "data")
+            said = modelyard(there, "restore", str(file))
+            assert f"2 jobs go on: they are queued or running: {ids[1]}, {ids[2]}" in said
+            there.recorder()
+            there.quick_worker("w2")
+            for job_id in ids[1:3]:
+                there.wait(job_again(job_id), ended, seconds=60)
+            assert job_again(ids[1]).attempt == 2
+            assert job_again(ids[3]).status == "pending"
+            whole(there, dict.fromkeys(ids[:3], "completed"))
+    finally:
+        new_redis.stop()
+
+
+def test_a_backup_comes_back_while_workers_have_gone_on(
+    tmp_path: Path, redis_service: RedisService
+) -> None:
+    """In the backup a job is at attempt 1. By now a worker trains its attempt 2."""
+    home, file = tmp_path / "home", tmp_path / "backup.tar.gz"
+    url = f"sqlite:///{home / 'modelyard.db'}"
+    migrated(home, url)
+    with site(home, database_url=url, redis=redis_service, lease_seconds=LEASE_SECONDS) as here:
+        recorder, worker = here.recorder(), here.quick_worker("w1")
+        jobs = [here.job(epochs=70), here.job(epochs=2)]
+        running, waiting = (job.id for job in jobs)
+        here.wait(jobs[0], lambda job: training(job) and job.progress["epoch"] > 3)
+        modelyard(here, "backup", str(file))
+        lost = here.job(epochs=2).id
+        kill(worker)
+        here.quick_worker("w2")
+        here.quick_worker("w3")
+        here.wait(job_again(running), lambda job: training(job) and job.attempt == 2)
+        for job_id in (waiting, lost):
+            here.wait(job_again(job_id), ended)
+        kill(recorder)
+
+        said = modelyard(here, "restore", "--replace", str(file))
+        assert f"Job {running}: attempt 2, later than the backup, was recorded" in said
+        assert f"1 jobs go on: they are queued or running: {running}" in said
+        assert f"made after the backup and are lost; their files are still there: {lost}" in said
+        assert job_again(waiting).status == "completed"
+        here.recorder()
+        here.wait(job_again(running), ended, seconds=60)
+        assert job_again(running).attempt == 2, "the worker that trained it was disturbed"
+        new = here.job(epochs=1)
+        assert new.id > lost + 1000
+        here.wait(new, ended)
+        whole(here, dict.fromkeys([running, waiting, new.id], "completed"))
+
+
+def test_a_job_whose_attempts_only_redis_remembers_is_not_stuck(
+    tmp_path: Path, redis_service: RedisService
+) -> None:
+    """In the backup it waits for its first attempt. Redis has seen three of them end."""
+    home, file = tmp_path / "home", tmp_path / "backup.tar.gz"
+    url = f"sqlite:///{home / 'modelyard.db'}"
+    migrated(home, url)
+    with site(home, database_url=url, redis=redis_service, lease_seconds=LEASE_SECONDS) as here:
+        job_id = here.job(epochs=2).id
+        long_ago = utc_now() - timedelta(seconds=60)  # the reaper sends again what is old enough
+        db.session.execute(update(Attempt).values(queued_at=long_ago))
+        db.session.commit()
+        modelyard(here, "backup", str(file))
+        with redis_service.client() as client:
+            client.flushall()
+            client.set(wire.fence_key(job_id), 4)
+        modelyard(here, "restore", "--replace", str(file))
+        here.recorder()
+        here.quick_worker("w1")
+        here.wait(job_again(job_id), ended, seconds=60)
+        assert (job_again(job_id).status, job_again(job_id).attempt) == ("completed", 4)
+        whole(here, {job_id: "completed"})
