@@ -190,11 +190,14 @@ _REVISIONS: dict[str, Rows] = {
     "0003": {
         "projects": [{}, {"deleted_at": LATER}],
         "jobs": [
-            {"preempt": True, "displaced_by": None}, {"displaced_by": 1},
-            {"output_bytes": 2**40, "last_checkpoint": "gone"}, {"deleted_at": LATER}, {},
+            {
+                "preempt": True, "displaced_by": 2, "output_bytes": 2**40,
+                "last_checkpoint": "dropped",
+            },
+            {}, {}, {}, {"deleted_at": None},
         ],
-        "deleted_jobs": [{"job_id": 9, "deleted_at": TIME}],
-        "disk_measures": [{"name": "outputs", "size": 2**42, "measured_at": TIME}],
+        "deleted_jobs": [{"job_id": 70, "deleted_at": TIME}],
+        "disk_measures": [{"name": "outputs", "size": 2**40, "measured_at": TIME}],
         "dataset_copies": [
             {
                 "fingerprint": "f" * 64, "status": "ready", "path": "/data/shades",
