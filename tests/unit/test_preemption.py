@@ -67,6 +67,10 @@ def test_nobody_gives_a_place_while_a_slot_is_free() -> None:
     assert pairs([queued(9)], [running(1, priority=1)], worker(), worker("w2")) == []
 
 
+def test_a_slot_on_a_gpu_that_somebody_else_has_is_not_free() -> None:
+    assert pairs([queued(9)], [running(1, priority=1)], worker(slots=2, held=1)) == [(1, 9)]
+
+
 def test_a_job_that_does_not_preempt_waits() -> None:
     assert pairs([queued(9, preempt=False)], [running(1, priority=1)]) == []
 
@@ -144,3 +148,8 @@ def test_who_waits_behind_others_makes_no_place_for_them() -> None:
 
 def test_a_job_that_is_just_being_taken_displaces_nobody() -> None:
     assert pairs([queued(9)], [running(1, priority=1)], not_sent=(9,)) == []
+
+
+def test_a_job_that_is_not_to_be_taken_yet_holds_up_nobody() -> None:
+    waiting = [queued(5, preempt=False), queued(9)]
+    assert pairs(waiting, [running(1, priority=1)], not_sent=(5,)) == [(1, 9)]

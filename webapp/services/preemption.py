@@ -31,9 +31,8 @@ logger = logging.getLogger(__name__)
 S = JobStatus
 # To write a checkpoint and to go on from it may take as long: who ends sooner is not displaced.
 ABOUT_TO_END_SECONDS = 5.0
-HEARD_SECONDS = (
-    2.5 * wire.WORKER_HEARTBEAT_SECONDS
-)  # a worker that is silent for longer may be dead
+# A worker that is silent for longer may be dead.
+HEARD_SECONDS = 2.5 * wire.WORKER_HEARTBEAT_SECONDS
 _PREEMPT_TTL_SECONDS = 60  # it is told again every second
 
 
@@ -41,13 +40,15 @@ def follow() -> None:
     """Ask for places that urgent jobs need. Raises RedisError and Unavailable."""
     if not wanted():
         return
-    urgent, before = _urgent(), _asked()
+    before = _asked()
     workers = _heard(broker.workers())
+    waiting = _queued(db.session())
     sent = {
         id
-        for queue, priority in {(message_queue(job), job.priority) for job in urgent}
+        for queue, priority in {(message_queue(job), job.priority) for job in waiting}
         for id in task_ids(queue, priorities=[priority])
     }
+    lost = [job.id for job in waiting if wire.task_id(job.id, job.attempt) not in sent]
     asked = decide(workers, is_sent=lambda job: wire.task_id(job.id, job.attempt) in sent)
     client = broker.redis_client()
     for job in asked:
@@ -55,11 +56,11 @@ def follow() -> None:
         client.set(wire.preempt_key(job.id), told, ex=_PREEMPT_TTL_SECONDS)
     for job_id in before - {job.id for job in asked}:
         client.delete(wire.preempt_key(job_id))
+    # What is lost is sent again now, not by the reaper: the place would be another's by then.
     promised = {job.displaced_by for job in asked}
-    for job in urgent:
-        # What is lost is sent again now, not by the reaper: the place would be another's by then.
-        if job.id in promised and wire.task_id(job.id, job.attempt) not in sent:
-            send_handed_back(job.id)
+    for job_id in lost:
+        if job_id in promised:
+            send_handed_back(job_id)
 
 
 def wanted() -> bool:
@@ -72,7 +73,7 @@ def wanted() -> bool:
 def decide(workers: Workers, *, is_sent: Callable[[Job], bool]) -> list[Job]:
     """Decide who gives its place to whom, commit, and return all that are asked for theirs.
 
-    ``is_sent`` tells whether a queued job still waits to be taken. A job that need not give its
+    ``is_sent`` tells whether a queued job's message waits to be taken. A job that need not give its
     place any more, and may not have heard that it should, is asked no more.
     """
     session = db.session()
@@ -115,15 +116,15 @@ def choose(
     chosen: list[tuple[Job, Job]] = []
     behind: set[str] = set()  # workers whose next place is for someone who goes before
     for job in queued:
-        if job.id in served:
-            continue
+        if job.id in served or not is_sent(job):
+            continue  # or it is being taken just now, or it is not to be taken yet
         fitting = [worker["name"] for worker in workers if can_take(worker, job)]
         free = next((name for name in fitting if places[name] > 0), None)
         if free is not None:
             places[free] -= 1
         elif not job.preempt:
             behind.update(fitting)
-        elif is_sent(job):  # else it is being taken, or the reaper is about to send it
+        else:
             there = [name for name in fitting if name not in behind]
             taken = [given for given, _ in chosen]
             victim = _least_urgent(running, there, below=job.priority, but=taken, left=left)
@@ -193,11 +194,6 @@ def _queued(session: Session) -> list[Job]:
     least = select(func.min(Job.priority)).where(is_queued, Job.preempt).scalar_subquery()
     statement = select(Job).where(is_queued, Job.priority >= least).order_by(*TURN_ORDER)
     return list(session.scalars(statement, execution_options={"populate_existing": True}))
-
-
-def _urgent() -> list[Job]:
-    statement = select(Job).where(Job.status == S.QUEUED, Job.preempt)
-    return list(db.session.scalars(statement, execution_options={"populate_existing": True}))
 
 
 def _asked() -> set[int]:
