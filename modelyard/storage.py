@@ -52,6 +52,10 @@ class ObjectDamaged(StorageError):
     """An object is not what its checksum says."""
 
 
+class FileChanged(StorageError):
+    """A file was written to while it was being stored: it is to be stored again."""
+
+
 @dataclass(frozen=True)
 class Stored:
     """A file that was put into the store."""
@@ -81,18 +85,20 @@ class Store:
         known = {protocols} if isinstance(protocols, str) else set(protocols)
         self._renames = not known & _SHOWS_WHOLE
 
-    def put(self, local: Path, key: str) -> Stored:
-        """Store a file under a key. Raises StorageError, also where the file changed meanwhile."""
+    def put(self, local: Path, key: str, *, sha256: str | None = None) -> Stored:
+        """Store a file under a key; ``sha256`` is not computed again where it is known.
+
+        Raises StorageError, also where the file changed meanwhile.
+        """
         with self._telling("stored", key):
             before = local.stat()
-            with local.open("rb") as stream:
-                sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+            sha256 = sha256 or file_sha256(local)
             with self._appearing(self._path(key)) as path:
                 self._fs.put_file(str(local), path)
                 size = int(self._fs.info(path)["size"])
                 after = local.stat()
                 if size != before.st_size or _version(before) != _version(after):
-                    raise StorageError(
+                    raise FileChanged(
                         f"{local} changed while it was being stored in {self.name}; store it again"
                     )
         return Stored(key=key, size=size, sha256=sha256)
@@ -108,8 +114,7 @@ class Store:
             with self._telling("read", key):
                 self._fs.get_file(self._path(key), str(temporary))
             if sha256 is not None:
-                with temporary.open("rb") as stream:
-                    found = hashlib.file_digest(stream, "sha256").hexdigest()
+                found = file_sha256(temporary)
                 if found != sha256:
                     raise ObjectDamaged(
                         f"{self._url(key)} is damaged: its SHA-256 is {found}, not {sha256}"
@@ -117,6 +122,11 @@ class Store:
             temporary.replace(local)
         finally:
             temporary.unlink(missing_ok=True)
+
+    def copy(self, key: str, to: str) -> None:
+        """Store an object under a second key, without fetching it where the store can do that."""
+        with self._telling("copied", key), self._appearing(self._path(to)) as path:
+            self._fs.cp_file(self._path(key), path)
 
     def read(self, key: str) -> bytes:
         """Return a small object. Raises StorageError where it is missing."""
@@ -227,6 +237,12 @@ def open_store(url: str) -> Store:
     except ValueError as error:
         raise StorageError(f"the store {url} cannot be used: {error}") from None
     return Store(filesystem, os.fspath(root), name=url)
+
+
+def file_sha256(path: Path) -> str:
+    """Return the checksum of a file, in hexadecimal digits. Raises OSError."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _version(status: os.stat_result) -> tuple[int, int, int]:
