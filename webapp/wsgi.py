@@ -12,6 +12,7 @@ logging.basicConfig(
     level=settings.log_level.upper(),
     format="%(asctime)s %(levelname)s %(name)s: %(message)s",
 )
+logging.getLogger("alembic").setLevel(logging.WARNING)  # it speaks whenever /readyz looks
 share_between_processes(settings.home)  # before create_app imports the metrics
 app = create_app(settings)
 sweep_in_background(app)

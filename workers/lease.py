@@ -21,11 +21,15 @@ ACQUIRE_SECONDS = 10.0
 _LOOK_AGAIN_SECONDS = 0.2
 
 # KEYS: lease, fence. ARGV: attempt, token, milliseconds. Returns 1: held, 0: not to be had,
-# -1: an earlier attempt's worker still has it.
+# -1: an earlier attempt's worker still has it. Renewed without SET, which a full Redis refuses.
 _HOLD = """
 if tonumber(redis.call('GET', KEYS[2]) or '0') > tonumber(ARGV[1]) then return 0 end
 local holder = redis.call('GET', KEYS[1])
-if holder and holder ~= ARGV[2] then
+if holder == ARGV[2] then
+  redis.call('PEXPIRE', KEYS[1], ARGV[3])
+  return 1
+end
+if holder then
   if tonumber(string.match(holder, '^%d+') or '0') < tonumber(ARGV[1]) then return -1 end
   return 0
 end

@@ -18,10 +18,15 @@ logger = logging.getLogger(__name__)
 
 TURN_SECONDS = 10.0
 
-# KEYS: turn. ARGV: token, milliseconds. Returns 1: it is ours, for so long.
+# KEYS: turn. ARGV: token, milliseconds. Returns 1: it is ours, for so long. Prolonged without SET,
+# which a Redis that is full of events refuses: who is to make room would not be let in.
 _HOLD = """
 local holder = redis.call('GET', KEYS[1])
-if holder and holder ~= ARGV[1] then return 0 end
+if holder == ARGV[1] then
+  redis.call('PEXPIRE', KEYS[1], ARGV[2])
+  return 1
+end
+if holder then return 0 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return 1
 """
