@@ -14,7 +14,8 @@ from modelyard.samples import make_samples
 from tests.factories import make_job
 from tests.faults.site import Site, ended, kill, site, training
 from tests.services import RedisService, wait_for
-from webapp.models import Job
+from webapp.extensions import db
+from webapp.models import Attempt, Job
 from webapp.services import job_actions
 
 
@@ -28,10 +29,13 @@ def there(tmp_path: Path, redis_service: RedisService) -> Iterator[Site]:
         yield there
 
 
-def digits(there: Site, *, epochs: int, **hyperparameters: Any) -> Job:
+def digits(
+    there: Site, *, epochs: int, priority: int = 4, preempt: bool = False, **hyperparameters: Any
+) -> Job:
     job = make_job(
         model_name="test_resnet", image_size=32, batch_size=64, epochs=epochs, seed=5,
         dataset_path=str(there.data / "digits"), hyperparameters=hyperparameters,
+        priority=priority, preempt=preempt,
     )  # fmt: skip
     job_actions.start(job, actor="test")
     return job
@@ -57,6 +61,23 @@ def test_the_job_of_a_killed_worker_ends_with_the_weights_of_an_undisturbed_one(
     there.worker("w2")
     there.wait(job, ended, seconds=120)
     assert (job.status, job.attempt) == ("completed", 2)
+    assert job.latest_metrics["top1"] == undisturbed.latest_metrics["top1"]
+    assert weights(there, job) == weights(there, undisturbed)
+
+
+def test_a_job_that_gave_its_place_ends_with_the_weights_of_an_undisturbed_one(
+    there: Site,
+) -> None:
+    there.worker("w1")
+    undisturbed = digits(there, epochs=10)
+    there.wait(undisturbed, ended, seconds=120)
+    job = digits(there, epochs=10)
+    there.wait(job, lambda j: training(j) and j.progress["step"] > 1, seconds=60)
+    urgent = digits(there, epochs=1, priority=9, preempt=True)
+    there.wait(urgent, ended, seconds=60)
+    there.wait(job, ended, seconds=120)
+    assert (job.status, job.attempt, job.lost_attempts) == ("completed", 2, 0)
+    assert db.session.get_one(Attempt, (job.id, 1)).outcome == "preempted"
     assert job.latest_metrics["top1"] == undisturbed.latest_metrics["top1"]
     assert weights(there, job) == weights(there, undisturbed)
 
