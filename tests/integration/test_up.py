@@ -146,6 +146,29 @@ def test_where_no_instance_runs_the_shell_is_told_so(tmp_path: Path) -> None:
     assert "no instance runs on" in answer.stderr
 
 
+def test_a_running_instance_is_backed_up_by_its_home_alone_and_not_restored_into(
+    running: Instance, tmp_path: Path
+) -> None:
+    with running.client() as client:
+        client.post("/projects", {"name": "Kept"})
+    file = tmp_path / "backup.tar.gz"
+    taken = _modelyard("backup", "--home", str(running.home), str(file))
+    assert taken.returncode == 0, taken.stderr
+    refused = _modelyard("restore", "--replace", "--home", str(running.home), str(file))
+    assert refused.returncode == 1
+    assert f"'modelyard up' runs on {running.home}; stop it first" in refused.stderr
+    other = tmp_path / "other"
+    restored = _modelyard("restore", "--home", str(other), str(file))
+    assert restored.returncode == 0, restored.stderr
+    assert "1 users, 1 projects" in restored.stdout
+    assert (other / "secret.key").read_text() == (running.home / "secret.key").read_text()
+
+
+def _modelyard(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "modelyard", *words]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
 def test_a_second_up_on_the_same_home_is_refused(running: Instance, tmp_path: Path) -> None:
     second = Instance(running.home)
     second.log = tmp_path / "second.log"
