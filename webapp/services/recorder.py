@@ -134,7 +134,7 @@ class _Batch:
         job = self._jobs.get(event.job_id)
         attempt = self._attempts.get((event.job_id, event.attempt))
         if job is None or attempt is None:
-            logger.info("job %s is not known (any more): event dropped", event.job_id)
+            self._drop(event, job)
             return
         if event.attempt != job.attempt or S(job.status).ended or job.status == S.PENDING:
             # Also where the number is known: an attempt that is over may be trained once more.
@@ -148,6 +148,16 @@ class _Batch:
             return
         attempt.last_seq = event.seq
         self._handlers[event.type](event, job, attempt)
+
+    def _drop(self, event: Event, job: Job | None) -> None:
+        """Drop an event of a job or attempt that the database does not know (any more).
+
+        Nobody is to train what nobody sees. A job under way is brought to a later attempt by the
+        reaper, and the worker is asked again for what is dropped here.
+        """
+        logger.info("job %s attempt %s is not known: event dropped", event.job_id, event.attempt)
+        if job is None or S(job.status).ended or job.status == S.PENDING:
+            self.recorded.refused.add((event.job_id, event.attempt))
 
     def write(self) -> None:
         """Write what was put off."""
