@@ -11,7 +11,7 @@ from webapp.services import preemption
 
 
 def test_the_form_asks_for_anothers_place_and_says_who_may(
-    page: Page, dashboard: Dashboard
+    page: Page, dashboard: Dashboard, watch: Watch
 ) -> None:
     project_id = open_form(page, dashboard, "Urgent")
     page.get_by_label("Model", exact=True).fill("resnet18")
