@@ -49,7 +49,7 @@ def find_holder(
     processes: Sequence[GpuProcess],
     *,
     ours: frozenset[int],
-    trains: bool,
+    trains: bool = False,
     name_of: Callable[[int], str | None] = process_name,
 ) -> Holder | None:
     """Return who else fills a GPU with memory, None where a job may have it.

@@ -28,7 +28,7 @@ def device_title(device: str, gpus: Sequence[Gpu]) -> str:
 
 
 class Guard(Protocol):
-    """Whether a device may be given a job, whoever else is on this host; see workers.gpu_guard."""
+    """Tells whether a device may be given a job, whoever else is on this host."""
 
     def usable(self, device: str) -> bool:
         """Tell whether nobody else has it."""

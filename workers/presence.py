@@ -16,10 +16,10 @@ import redis
 
 from adapters import framework_version, wire
 from modelyard import __version__
+from modelyard.gpu_guard import GpuGuard
 from modelyard.gpus import Gpu, device_indices
 from workers.control import Attempt, Control
 from workers.devices import Slots, device_title, gpu_watch
-from workers.gpu_guard import GpuGuard
 from workers.inventory import Inventory
 
 logger = logging.getLogger(__name__)

@@ -11,6 +11,7 @@ from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 
 from adapters import installed_frameworks, known_frameworks, wire
+from modelyard.gpu_guard import GpuGuard
 from modelyard.gpu_locks import GpuLocks
 from modelyard.gpus import choose_devices
 from modelyard.settings import Settings, SettingsError
@@ -18,7 +19,6 @@ from workers.asks import Asks
 from workers.control import Attempt, Control
 from workers.dataset_cache import cache_of
 from workers.devices import Slots, gpu_watch
-from workers.gpu_guard import GpuGuard
 from workers.inventory import Inventory
 from workers.notice import SpotNotice
 from workers.presence import Presence
@@ -58,6 +58,7 @@ class Runtime:
             self.devices,
             locks=GpuLocks(settings.home / "gpus", gpus=gpu_watch.gpus(), worker=self.name),
             trains_on=lambda: [attempt.device for attempt in self.control.attempts()],
+            view=gpu_watch.view_now,
         )
         self.slots = Slots(self.devices, guard=self.gpus)
         self.template = Template(self.frameworks, threads=settings.threads)

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
 from tests.driver import Driver
-from tests.faults.site import Site, ended, kill, training
+from tests.faults.invariants import check
+from tests.faults.site import Site, ended, kill, site, training
 from tests.services import wait_for
 from tests.worker_service import job_is
+from webapp.config import settings
 from webapp.extensions import db
 from webapp.models import Job, StatusChange
-from webapp.services import broker, job_actions
+from webapp.services import broker, job_actions, waiting
 from webapp.services.job_actions import CancelMode
 from webapp.services.waiting import waits
 
@@ -35,6 +39,15 @@ def stranger() -> Iterator[subprocess.Popen[bytes]]:
 
 def gpu_worker(there: Site, driver: Driver, name: str, **environ: str) -> subprocess.Popen[bytes]:
     return there.quick_worker(name, PATH=driver.path, **{"MODELYARD_GPUS": "all", **environ})
+
+
+@pytest.fixture
+def alone(tmp_path: Path) -> Iterator[Site]:
+    """A site in `subprocess` mode, where the recorder trains."""
+    url = f"sqlite:///{tmp_path / 'modelyard.db'}"
+    with site(tmp_path, database_url=url, redis=None) as there:
+        yield there
+        check(there)
 
 
 def reason(job: Job) -> str:
@@ -165,3 +178,24 @@ def test_memory_that_is_not_let_go_is_said_and_its_gpu_is_no_slot(
     driver.tell()
     there.wait(after, ended, seconds=15)
     assert after.attempt == 1
+
+
+def test_a_recorder_that_trains_leaves_a_gpu_to_who_has_it(
+    alone: Site, stranger: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver = Driver(alone.home / "bin", gpus=1)
+    driver.processes = {stranger.pid: (0, 9000)}
+    driver.tell()
+    alone.environ |= {"PATH": driver.path, "MODELYARD_GPUS": "all"}
+    # This process is the web's, which has its settings already.
+    monkeypatch.setenv("PATH", driver.path)
+    monkeypatch.setattr(waiting, "settings", lambda: dataclasses.replace(settings(), gpus=None))
+    alone.recorder()
+    job = alone.job(epochs=2, device="gpu")
+    held = f"GPU 0 is held by process {stranger.pid} (sleep, 8.8 GB), which is not ours"
+    wait_for(lambda: "no job is taken for it" in alone.log_of("webapp.recorder"), what="its look")
+    assert reason(job) == held
+    driver.processes = {}
+    driver.tell()
+    alone.wait(job, ended, seconds=20)
+    assert str(job.device).startswith("cuda:0")

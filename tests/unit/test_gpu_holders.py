@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from modelyard.gpu_guard import GpuGuard
 from modelyard.gpu_holders import find_holder
 from modelyard.gpu_locks import GpuLocks
 from modelyard.gpus import Gpu, GpuProcess, GpuView, list_gpu_processes, list_gpus
 from tests.driver import Driver
 from workers.devices import Slots
-from workers.gpu_guard import GpuGuard
 from workers.gpu_release import GpuRelease
 
 OURS, PYTHON, XORG, HIDDEN = 10, 20, 30, 40

@@ -26,7 +26,9 @@ from sqlalchemy.exc import OperationalError
 from adapters import known_frameworks, wire
 from adapters.contract import ContractError, DeviceChoice
 from adapters.wire import Event
-from modelyard.gpus import choose_devices
+from modelyard.gpu_guard import GpuGuard
+from modelyard.gpu_locks import GpuLocks
+from modelyard.gpus import choose_devices, list_gpus
 from modelyard.settings import SettingsError
 from webapp.config import settings
 from webapp.extensions import db
@@ -70,6 +72,13 @@ class LocalRunner:
             raise SettingsError(f"MODELYARD_GPUS: {error}") from error
         self._has_gpu = self._free != ["cpu"]
         self._running: dict[int, LocalProcess] = {}
+        self._gpus = GpuGuard(
+            self._free,
+            locks=GpuLocks(
+                self._settings.home / "gpus", gpus=list_gpus(), worker=self._settings.worker_name
+            ),
+            trains_on=lambda: [process.device for process in list(self._running.values())],
+        )
         self._unrecorded: list[Event] = []  # read from a pipe, which gives them once
         self._adopted = False
         self._lock: int | None = None
@@ -78,6 +87,7 @@ class LocalRunner:
     def run(self) -> None:
         """Train until asked to stop; then let every job write a checkpoint and hand it back."""
         with _only_runner(self._settings.home, self._stop) as self._lock:
+            self._gpus.start()
             while not self._stop.requested:
                 self._step()
                 time.sleep(POLL_SECONDS)
@@ -99,8 +109,8 @@ class LocalRunner:
             self._pass_on_cancels()
             self._exports.step()
             self._make_places()
-            while self._free and (job := self._next_queued()) is not None:
-                self._start(job)
+            while (device := self._usable()) and (job := self._next_queued()) is not None:
+                self._start(job, device=device)
         except OperationalError as error:
             logger.warning("the database does not answer: %s", str(error).splitlines()[0])
             db.session.rollback()
@@ -111,9 +121,15 @@ class LocalRunner:
         """Return the queued job whose turn it is; not one whose last process is still ending."""
         return _next_queued(gpu=self._has_gpu, but=list(self._running))
 
-    def _start(self, job: Job) -> None:
+    def _usable(self) -> str | None:
+        """Return a free device that nobody else on this host has."""
+        return next((device for device in self._free if self._gpus.usable(device)), None)
+
+    def _start(self, job: Job, *, device: str) -> None:
         assert self._lock is not None
-        device = self._free.pop(0)
+        if not self._gpus.take(device, job_id=job.id):
+            return  # another worker was faster
+        self._free.remove(device)
         process = LocalProcess(job, device=device, events=self._events, lock=self._lock)
         self._running[job.id] = process
         # Its first event makes the job running; until then nobody else may take it.
@@ -141,6 +157,7 @@ class LocalRunner:
             self._record()
             self._conclude(job_id, process.attempt)
             del self._running[job_id]
+            self._gpus.give_back(process.device)
             self._free.append(process.device)
 
     def _conclude(self, job_id: int, attempt: int) -> None:
@@ -171,7 +188,7 @@ class LocalRunner:
 
     def _make_places(self) -> None:
         """Let urgent jobs take the places of less urgent ones; see webapp.services.preemption."""
-        if self._free or not preemption.wanted():
+        if self._usable() or not preemption.wanted():
             return
         here = {
             "name": self._settings.worker_name,

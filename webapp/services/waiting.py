@@ -11,6 +11,8 @@ from typing import Any
 from sqlalchemy import func, select
 
 from adapters.contract import DeviceChoice
+from modelyard.gpu_holders import find_holder
+from modelyard.gpu_locks import GpuLocks
 from modelyard.gpus import GpuWatch
 from webapp.config import settings
 from webapp.extensions import db
@@ -45,7 +47,7 @@ FIRST = Position(1, 1)
 # The order in which queued jobs are taken: the most urgent first, of those the oldest.
 TURN_ORDER = (Job.priority.desc(), Job.queued_at, Job.id)
 
-_this_host = GpuWatch(max_age_seconds=60)
+_this_host = GpuWatch(max_age_seconds=5)
 
 
 def waits(jobs: Sequence[Job]) -> dict[int, Wait]:
@@ -117,7 +119,8 @@ def _wait(
     if not broker.uses_broker():
         if job.device_choice == DeviceChoice.GPU and not _this_host.gpus():
             return Wait(position, "This host has no GPU, and in `subprocess` mode no other trains")
-        return Wait(position, _ahead(job, position) or "This host's recorder is about to take it")
+        reason = _ahead(job, position) or _held_here() or "This host's recorder is about to take it"
+        return Wait(position, reason)
     if workers is None:
         return Wait(position, "The broker does not answer; the job keeps its place until it does")
     able = serving(workers, job.queue)
@@ -161,6 +164,20 @@ def _busy(active: Workers) -> str:
     if busy < slots:
         return f"; {busy} of {slots} slots {'is' if busy == 1 else 'are'} busy"
     return "; its one slot is busy" if slots == 1 else f"; all {slots} slots are busy"
+
+
+def _held_here() -> str | None:
+    """Return who has the GPUs of this host, where somebody has each that it may use."""
+    wanted, view = settings().gpus, _this_host.view()
+    gpus = [gpu for gpu in view.gpus if wanted is None or gpu.index in wanted]
+    locks = GpuLocks(settings().home / "gpus", gpus=gpus, worker="")
+    holders = [
+        (gpu, locks.holder(gpu.index) or find_holder(gpu, view.of(gpu), ours=frozenset()))
+        for gpu in gpus
+    ]
+    if not all(holder for _, holder in holders):
+        return None
+    return "; ".join(f"GPU {gpu.index} {holder.text}" for gpu, holder in holders if holder) or None
 
 
 def _held(active: Workers) -> list[str]:

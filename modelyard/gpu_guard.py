@@ -1,4 +1,4 @@
-"""Keeps this worker's jobs off GPUs that somebody else fills or another worker trains on."""
+"""Keeps jobs off GPUs that somebody else fills or that another worker of the host trains on."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ import psutil
 
 from modelyard.gpu_holders import Holder, find_holder
 from modelyard.gpu_locks import GpuLocks
-from modelyard.gpus import GpuView, device_indices
-from workers.devices import gpu_watch
+from modelyard.gpus import GpuView, device_indices, view_gpus
 
 logger = logging.getLogger(__name__)
 
@@ -19,7 +18,7 @@ LOOK_SECONDS = 3.0
 
 
 class GpuGuard:
-    """Looks at the worker's GPUs every few seconds; without GPUs it does nothing."""
+    """Looks at a worker's GPUs every few seconds; without GPUs it does nothing."""
 
     def __init__(
         self,
@@ -27,7 +26,7 @@ class GpuGuard:
         *,
         locks: GpuLocks,
         trains_on: Callable[[], Iterable[str]],
-        view: Callable[[], GpuView] = gpu_watch.view_now,
+        view: Callable[[], GpuView] = view_gpus,
     ) -> None:
         """Guard some devices; ``trains_on`` tells on which of them attempts of ours train."""
         self._indices = frozenset(index for device in devices for index in device_indices(device))
