@@ -36,14 +36,18 @@ CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrom
 
 
 def wait_for(
-    condition: Callable[[], T], *, timeout_seconds: float = 30.0, what: str = "the condition"
+    condition: Callable[[], T],
+    *,
+    timeout_seconds: float = 30.0,
+    what: str = "the condition",
+    pause_seconds: float = 0.05,
 ) -> T:
     """Return what `condition` returns once it is true. Raises TimeoutError saying what was not."""
     deadline = time.monotonic() + timeout_seconds
     while not (value := condition()):
         if time.monotonic() > deadline:
             raise TimeoutError(f"{what} did not come about within {timeout_seconds:g} s")
-        time.sleep(0.05)
+        time.sleep(pause_seconds)
     return value
 
 
