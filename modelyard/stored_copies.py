@@ -14,7 +14,7 @@ import logging
 import os
 import shutil
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -160,14 +160,19 @@ def get_events(store: Store, key: str, into: Path) -> None:
         packed.unlink(missing_ok=True)
 
 
-def below(folder: Path) -> Iterator[str]:
+def below(folder: Path, *, besides: Collection[str] = ()) -> Iterator[str]:
     """Yield the names of a folder's files, without those that are hidden, and without links."""
     for place, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        here = Path(place).relative_to(folder)
+        folders[:] = sorted(
+            name
+            for name in folders
+            if not name.startswith(".") and (here / name).as_posix() not in besides
+        )
         for name in sorted(names):
             path = Path(place) / name
             if not name.startswith(".") and path.is_file() and not path.is_symlink():
-                yield path.relative_to(folder).as_posix()
+                yield (here / name).as_posix()
 
 
 def _replace(store: Store, index: Index, folder: Path, *, progress: Progress) -> list[str]:

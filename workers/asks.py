@@ -19,7 +19,9 @@ from adapters import wire
 from adapters.contract import ErrorKind
 from adapters.wire import AskKind
 from modelyard.settings import Settings
+from modelyard.storage import StorageError
 from modelyard.tool_process import EXPORTS, PREDICTIONS, ToolError, ToolProcess
+from workers.stored_models import StoredModels
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +72,7 @@ class _Lane:
         self._name = name
         self._keys = [wire.ask_key(framework, kind) for framework in frameworks]
         self._tool = ToolProcess(settings, purpose=_PURPOSES[kind])
+        self._models = StoredModels(settings)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._loop, name=f"asks-{kind}", daemon=True)
 
@@ -116,10 +119,18 @@ class _Lane:
 
     def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
         try:
-            return self._tool.ask(request)
+            self._models.have(request)
+            answer = self._tool.ask(request)
+            self._models.keep(request, answer)
+            return answer
         except ToolError as error:
-            message = f"Worker {self._name}: {error}"
-            return {"error": {"kind": str(ErrorKind.CHILD_DIED), "message": message, "hint": ""}}
+            return self._refusal(ErrorKind.CHILD_DIED, str(error))
+        except StorageError as error:
+            return self._refusal(ErrorKind.STORAGE, str(error), hint="Try again later.")
+
+    def _refusal(self, kind: ErrorKind, message: str, *, hint: str = "") -> dict[str, Any]:
+        told = f"Worker {self._name}: {message}"
+        return {"error": {"kind": str(kind), "message": told, "hint": hint}}
 
 
 class _Claim:

@@ -21,6 +21,7 @@ from workers.limits import Limits
 from workers.placement import check_placed
 from workers.presence import framework_versions
 from workers.stopping import StopRequest
+from workers.stored import StoredAttempt
 from workers.supervisor import Ending, EventSink, Supervisor, judge
 from workers.template import Template
 
@@ -67,14 +68,18 @@ def run_attempt(
     sink: EventSink,
     stop: StopRequest,
     lease_until: Callable[[], float] = lambda: math.inf,
+    stored: StoredAttempt | None = None,
 ) -> Ending:
     """Train a placed job in a child and return how it ended.
 
     The child is paused while ``lease_until()`` lies in the past, by workers.leash.lease_clock.
+    ``stored``: its outputs in the store, where hosts share no folder of them.
     """
     sink(EventType.STARTED, introduction(job, settings))
     with ExitStack() as held:
         try:
+            if stored is not None:
+                stored.bring()
             job = held.enter_context(dataset_at_hand(job, settings=settings, sink=sink, stop=stop))
             check_placed(job, data_roots=settings.dataset_roots)
         except TrainingError as error:
@@ -93,6 +98,7 @@ def run_attempt(
                 stall_seconds=settings.stall_seconds, attempt_seconds=settings.attempt_seconds
             ),
             gpus=GpuRelease(job.compute_device, alone=not shares_gpus(settings.gpus)),
+            conclude=stored.finish if stored is not None else lambda ending: ending,
         ).run()
 
 

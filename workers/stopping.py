@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from enum import IntEnum
 
 from adapters.contract import StopReason
@@ -51,12 +52,13 @@ class StopRequest:
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._stop: Stop | None = None
+        self.asked_at: float | None = None  # the present one, by time.monotonic()
         self.without_grace = False  # whatever is asked for: no time to write a checkpoint
 
     def ask(self, stop: Stop) -> None:
         with self._lock:
             if self._stop is None or stop > self._stop:
-                self._stop = stop
+                self._stop, self.asked_at = stop, time.monotonic()
 
     def hurry(self) -> None:
         """Give the child no more time: its worker has to be gone at once."""

@@ -81,6 +81,7 @@ class Supervisor:
         lease_until: Callable[[], float] = lambda: math.inf,
         limits: Limits | None = None,
         gpus: GpuRelease | None = None,
+        conclude: Callable[[Ending], Ending] = lambda ending: ending,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._job = job
@@ -95,6 +96,7 @@ class Supervisor:
         self._leash = Leash(lease_until)
         self._limits = limits or Limits(stall_seconds=0, attempt_seconds=0)
         self._gpus = gpus
+        self._conclude = conclude  # what is to be done before the end is told
         self._exceeded: TrainingError | None = None
         self._clock = clock
         self._log = LogLines()
@@ -126,6 +128,7 @@ class Supervisor:
             pipes.close()
         held = self._see_gpus_free({process.pid, *left, *meter.pids})
         ending = dataclasses.replace(self._judge(process.exitcode), held=held)
+        ending = self._conclude(ending)
         if ending.outcome is not None:
             self._sink(EventType.FINISHED, ending.to_json())
         return ending

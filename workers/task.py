@@ -25,6 +25,7 @@ from workers.journal import Journal
 from workers.lease import Lease
 from workers.publisher import Publisher
 from workers.stopping import Stop
+from workers.stored import StoredAttempt
 from workers.supervisor import Ending
 
 logger = logging.getLogger(__name__)
@@ -112,13 +113,25 @@ class AttemptRun:
         )
 
         self._attempt.publish_again = publisher.publish_again
+        stored: StoredAttempt | None = None
 
         def sink(type: EventType, data: Mapping[str, Any]) -> None:
             if type == EventType.PROGRESS:
                 self._attempt.progress = dict(data)
             journal.append(type, data)
             publisher.notify()
+            if stored is not None:
+                stored.heard(type, data)
 
+        if self._here.settings.store:
+            stored = StoredAttempt(
+                self._job,
+                self._here.settings,
+                journal=journal,
+                sink=sink,
+                stop=self._attempt.stop,
+                lease_until=lambda: self._attempt.lease.until,
+            )
         try:
             return run_attempt(
                 self._job,
@@ -127,8 +140,11 @@ class AttemptRun:
                 sink=sink,
                 stop=self._attempt.stop,
                 lease_until=lambda: self._attempt.lease.until,
+                stored=stored,
             )
         finally:
+            if stored is not None:
+                stored.close()
             # A result that Redis has not heard is not lost: this waits while Redis is away.
             while not publisher.flush(wait_seconds=FLUSH_SECONDS):
                 if self._here.shutting_down or self._attempt.stop.current == Stop.LOST:
