@@ -7,7 +7,8 @@ ENV PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 # The same number in every image: they share folders.
 RUN useradd --uid 10001 --create-home modelyard \
     && install --directory --owner=modelyard --group=modelyard \
-        /srv/modelyard /srv/modelyard/home /srv/modelyard/uploads /srv/modelyard/outputs /srv/modelyard/weights
+        /srv/modelyard /srv/modelyard/home /srv/modelyard/home/gpus \
+        /srv/modelyard/uploads /srv/modelyard/outputs /srv/modelyard/weights
 WORKDIR /app
 COPY requirements/ requirements/
 RUN pip install --no-cache-dir \

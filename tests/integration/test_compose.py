@@ -91,6 +91,8 @@ def test_gpu_workers_ask_for_gpus(services: dict[str, Any]) -> None:
     for name in GPU_WORKERS:
         (device,) = services[name]["deploy"]["resources"]["reservations"]["devices"]
         assert (device["driver"], device["capabilities"]) == ("nvidia", ["gpu"])
+        mounted = {v["target"]: v.get("source") for v in services[name]["volumes"]}
+        assert mounted["/srv/modelyard/home/gpus"] == "gpus"  # they take turns by its locks
 
 
 def test_no_secret_is_part_of_a_command(services: dict[str, Any]) -> None:
