@@ -108,37 +108,43 @@ def test_a_backup_under_load_goes_on_elsewhere_with_another_database_and_redis(
 def test_a_backup_comes_back_while_workers_have_gone_on(
     tmp_path: Path, redis_service: RedisService
 ) -> None:
-    """In the backup a job is at attempt 1. By now a worker trains its attempt 2."""
+    """Since the backup one job's worker has died, one job has ended, and one has come."""
     home, file = tmp_path / "home", tmp_path / "backup.tar.gz"
     url = f"sqlite:///{home / 'modelyard.db'}"
     migrated(home, url)
     with site(home, database_url=url, redis=redis_service, lease_seconds=LEASE_SECONDS) as here:
-        recorder, worker = here.recorder(), here.quick_worker("w1")
-        jobs = [here.job(epochs=70), here.job(epochs=2)]
-        running, waiting = (job.id for job in jobs)
-        here.wait(jobs[0], lambda job: training(job) and job.progress["epoch"] > 3)
+        recorder = here.recorder()
+        workers = {name: here.quick_worker(name) for name in ("w1", "w2")}
+        jobs = [here.job(epochs=100), here.job(epochs=150), here.job(epochs=2)]
+        moved, steady, waiting = (job.id for job in jobs)
+        for job in jobs[:2]:
+            here.wait(job, lambda job: training(job) and job.progress["epoch"] > 2)
         modelyard(here, "backup", str(file))
-        lost = here.job(epochs=2).id
-        kill(worker)
-        here.quick_worker("w2")
+        kill(workers[str(job_again(moved).worker)])
         here.quick_worker("w3")
-        here.wait(job_again(running), lambda job: training(job) and job.attempt == 2)
-        for job_id in (waiting, lost):
-            here.wait(job_again(job_id), ended)
+        here.wait(job_again(waiting), ended)
+        here.wait(job_again(moved), lambda job: training(job) and job.attempt == 2)
+        here.quick_worker("w4")
+        late = here.job(epochs=10000).id
+        here.wait(job_again(late), training)
+        assert training(job_again(steady))
         kill(recorder)
 
         said = modelyard(here, "restore", "--replace", str(file))
-        assert f"Job {running}: attempt 2, later than the backup, was recorded" in said
-        assert f"1 jobs go on: they are queued or running: {running}" in said
-        assert f"made after the backup and are lost; their files are still there: {lost}" in said
+        assert f"Job {moved}: attempt 2, later than the backup, was recorded" in said
+        assert f"2 jobs go on: they are queued or running: {moved}, {steady}" in said
+        assert f"made after the backup and are lost; their files are still there: {late}" in said
         assert job_again(waiting).status == "completed"
         here.recorder()
-        here.wait(job_again(running), ended, seconds=60)
-        assert job_again(running).attempt == 2, "the worker that trained it was disturbed"
+        for job_id in (moved, steady):
+            here.wait(job_again(job_id), ended, seconds=60)
+        # Nobody disturbed the workers that trained them.
+        assert (job_again(moved).attempt, job_again(steady).attempt) == (2, 1)
         new = here.job(epochs=1)
-        assert new.id > lost + 1000
+        assert new.id > late + 1000
         here.wait(new, ended)
-        whole(here, dict.fromkeys([running, waiting, new.id], "completed"))
+        # The late one, which would train for half an hour, holds no lease and has no process.
+        whole(here, dict.fromkeys([moved, steady, waiting, new.id], "completed"))
 
 
 def test_a_job_whose_attempts_only_redis_remembers_is_not_stuck(

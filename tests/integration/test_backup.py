@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import fcntl
 import shutil
+import signal
 import sqlite3
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -23,7 +25,8 @@ from tests.api import Person
 from tests.factories import STARTED, application, environment, make_events, make_job, metrics
 from tests.integration.test_migrations import fill, held, transaction
 from tests.revision_data import EMAIL, PASSWORD, REVISIONS, rows_at
-from tests.services import wait_for
+from tests.services import python, wait_for
+from tests.worker_service import ROOT
 from webapp import create_app
 from webapp.extensions import db
 from webapp.models import Attempt, Job, JobEvent, Metric
@@ -65,9 +68,9 @@ def fresh(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Fresh]:
 
 
 @pytest.fixture
-def taken(fresh: Fresh, database_kind: str, tmp_path: Path) -> Path:
+def taken(fresh: Fresh) -> Path:
     """A backup of a database with data in every column."""
-    home, url = fresh("first", database_kind)
+    home, url = fresh("first", "sqlite")
     return take(home, url, revision=HEAD)
 
 
@@ -228,6 +231,30 @@ def test_half_a_restore_leaves_nothing(
             db.engine.dispose()
         restore.restore(taken)
         assert len(held()["jobs"]) == 5
+
+
+def test_a_restore_that_is_killed_changes_nothing(taken: Path, fresh: Fresh) -> None:
+    home, url = fresh("second", "sqlite")
+    code = (
+        "import os, signal, sys\n"
+        "from webapp import manage\n"
+        "from webapp.services import backup_tables\n"
+        "insert_rows = backup_tables.insert_rows\n"
+        "def dies(connection, table, names, rows):\n"
+        "    if table.name == 'metrics': os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    return insert_rows(connection, table, names, rows)\n"
+        "backup_tables.insert_rows = dies\n"
+        f"sys.argv = ['manage', 'restore', {str(taken)!r}]\n"
+        "manage.main()\n"
+    )
+    environ = environment(home, database_url=url, PATH="/usr/bin")
+    killed = subprocess.run(python("-c", code), env=environ, cwd=ROOT, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert not (home / "modelyard.db").exists()
+    with site(home, url):
+        restore.restore(taken)
+        assert len(held()["jobs"]) == 5
+        assert not list(home.glob(".modelyard.db.*"))
 
 
 def test_a_failed_backup_leaves_nothing(

@@ -96,10 +96,9 @@ def test_every_revision_has_data_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("revision", REVISIONS)
-def test_the_data_of_a_revision_fill_every_column(
-    revision: str, tmp_path: Path, database_url: str
-) -> None:
-    app = create_app(load_settings(environment(tmp_path, database_url=database_url)))
+def test_the_data_of_a_revision_fill_every_column(revision: str, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'modelyard.db'}"
+    app = create_app(load_settings(environment(tmp_path, database_url=url)))
     with app.app_context():
         with transaction() as connection:
             schema.migrate_within(connection, revision=revision)

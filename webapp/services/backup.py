@@ -164,7 +164,7 @@ def _whole_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def _private(field: str) -> bool:
-    return any(word in field for word in ("key", "password", "url", "notice", "store"))
+    return any(word in field for word in ("key", "password", "url", "notice"))
 
 
 def _text(value: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from webapp.models import Artifact
 
 # A file that was recorded and then written again is newer than its row.
 _CLOCK_MARGIN_SECONDS = 2.0
+_JOB = re.compile(r"[1-9][0-9]{0,8}")  # a number that the database can give
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ def job_ids() -> list[int]:
     folder = (settings().outputs / job_folder(0)).parent
     if not folder.is_dir():
         return []
-    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal())
+    return sorted(int(path.name) for path in folder.iterdir() if _JOB.fullmatch(path.name))
 
 
 def _below(folder: Path) -> Iterator[Path]:

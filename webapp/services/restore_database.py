@@ -96,6 +96,8 @@ def _other_connections() -> int:
 def _restore_sqlite(path: Path, manifest: Manifest, file: Path) -> None:
     """Make the database in a file beside its place, and put it there."""
     file.parent.mkdir(parents=True, exist_ok=True)
+    for stale in file.parent.glob(f".{file.name}.*"):
+        _remove(stale)  # of a restore that was killed
     made = file.with_name(f".{file.name}.{os.getpid()}")
     os.close(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600))
     engine = create_engine(f"sqlite:///{made}")
