@@ -27,6 +27,7 @@ COMMANDS = {
     "release": ("modelyard.commands.services:release_command", "Bring the database up to date."),
     "backup": ("modelyard.commands.backup:backup_command", "Write all it knows to one file."),
     "restore": ("modelyard.commands.backup:restore_command", "Bring a backup back."),
+    "gc": ("modelyard.commands.gc:gc_command", "Remove what is kept no more."),
     "health": ("modelyard.commands.services:health_command", "Ask whether a service works."),
     "env": ("modelyard.commands.env:env_command", "Print what a running instance is told."),
     "doctor": ("modelyard.commands.doctor:doctor_command", "Check what this machine has."),

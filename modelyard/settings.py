@@ -264,6 +264,9 @@ SETTINGS: tuple[Setting, ...] = (
             "Time without a step after which a child hangs and is killed; 0: never."),
     Setting("MODELYARD_ATTEMPT_SECONDS", "attempt_seconds", _seconds(0, 31536000), "0",
             "Time after which an attempt is ended as failed; 0: none. Resuming goes on."),
+    Setting("MODELYARD_KEEP_LAST_DAYS", "keep_last_days", _integer(0, 36500), "30",
+            "Days after a job's end for which its last checkpoint is kept, so that it can be "
+            "resumed; 0: for ever. The best one is kept until the job is deleted."),
     Setting("MODELYARD_SPOT_NOTICE", "spot_notice", _text, None,
             "Command that the worker runs every 5 s; when it succeeds, the machine is about to be "
             "taken away and jobs are handed back. See docs/operations.md.", "none"),
@@ -323,6 +326,7 @@ class Settings:
     shutdown_grace_seconds: float
     stall_seconds: float
     attempt_seconds: float
+    keep_last_days: int
     spot_notice: str | None
     redis_away: str
     threads: int

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +14,17 @@ from sqlalchemy.exc import OperationalError
 
 from modelyard.settings import SettingsError, load_settings
 from webapp import create_app
-from webapp.services import accounts, backup, restore, restore_report, schema
+from webapp.services import (
+    accounts,
+    backup,
+    deletion,
+    disk_use,
+    restore,
+    restore_report,
+    retention,
+    retention_report,
+    schema,
+)
 from webapp.services.errors import ServiceError
 
 UNUSED_KEY = "nothing is signed with this one. "  # an application wants a key
@@ -55,6 +66,25 @@ def restore_command(file: Path, replace: bool, check_outputs: bool) -> None:
     with _offline_app().app_context():
         report = restore.restore(file, replace=replace, check_outputs=check_outputs)
         for line in restore_report.restore_lines(report):
+            click.echo(line)
+
+
+@manage.command("gc")
+@click.option("--dry-run", is_flag=True)
+@click.option("--json", "as_json", is_flag=True)
+def gc_command(dry_run: bool, as_json: bool) -> None:
+    """Remove what is kept no more, or tell what that is."""
+    with _offline_app().app_context():
+        if dry_run:
+            report = retention.look()
+        else:
+            report = retention.collect(by_person=True)
+            deletion.finish()
+            disk_use.measure()
+        if as_json:
+            click.echo(json.dumps(retention_report.as_json(report, dry_run=dry_run), indent=2))
+            return
+        for line in retention_report.lines(report, dry_run=dry_run):
             click.echo(line)
 
 

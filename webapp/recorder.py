@@ -35,6 +35,7 @@ from webapp.services.packing import Packing
 from webapp.services.reaper import Reaper
 from webapp.services.recorder import record_or_set_aside
 from webapp.services.replay import fill_gaps
+from webapp.services.tidying import Tidying
 from webapp.services.turn import Turn
 
 logger = logging.getLogger(__name__)
@@ -69,6 +70,7 @@ class StreamRecorder:
         self._preemption_at = 0.0
         self._packing = Packing()
         self._packing_at = 0.0
+        self._tidying = Tidying()
         self._caught_up = False
 
     def run(self) -> None:
@@ -86,6 +88,7 @@ class StreamRecorder:
             finally:
                 db.session.remove()
         self._packing.stop()
+        self._tidying.stop()
         self._turn.give_up()
 
     def step(self) -> None:
@@ -110,6 +113,7 @@ class StreamRecorder:
         if time.monotonic() >= self._packing_at:
             self._packing_at = time.monotonic() + PACKING_SECONDS
             self._packing.follow()
+        self._tidying.follow()
 
     def _stand_by(self) -> None:
         self._caught_up = False

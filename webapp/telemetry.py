@@ -68,21 +68,24 @@ def _jobs() -> GaugeMetricFamily:
     family = GaugeMetricFamily("modelyard_jobs", "Jobs by status", labels=["status"])
     rows = db.session.execute(select(Job.status, func.count()).group_by(Job.status))
     counts: dict[str, int] = dict(rows.all())
+    deleted = select(Job.status, func.count()).where(Job.deleted_at.is_not(None))
+    gone: dict[str, int] = dict(db.session.execute(deleted.group_by(Job.status)).all())
     for status in JobStatus:
-        family.add_metric([status], counts.get(status, 0))
+        family.add_metric([status], counts.get(status, 0) - gone.get(status, 0))
     return family
 
 
 def _queues_and_workers() -> Iterator[GaugeMetricFamily]:
     up = GaugeMetricFamily("modelyard_broker_up", "1 where the broker answers, or none is used")
     try:
-        queues, found = workers.queues(), broker.workers()
+        queues, found, waiting = workers.queues(), broker.workers(), broker.events_waiting()
     except Unavailable:
         up.add_metric([], 0)
         yield up
         return
     up.add_metric([], 1)
     yield up
+    yield GaugeMetricFamily("modelyard_events_waiting", "Events not recorded yet", value=waiting)
     for name, meaning in (
         ("depth", "Jobs that wait"),
         ("running", "Jobs that are trained"),

@@ -19,7 +19,7 @@ from tests.services import python
 from webapp import create_app
 from webapp.extensions import db
 from webapp.models import Job, StatusChange, User
-from webapp.services import schema
+from webapp.services import deletion, schema
 from webapp.services.errors import Unavailable
 
 
@@ -202,4 +202,5 @@ def test_lists_filters_and_positions_work_alike(api: Api) -> None:
     assert ada.delete("/training/jobs/1").status_code == 204
     assert ada.delete("/projects/1").status_code == 204
     with api.app.app_context():
+        assert deletion.finish()
         assert db.session.scalar(select(func.count()).select_from(StatusChange)) == 0

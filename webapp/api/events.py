@@ -125,7 +125,8 @@ _newest = select(func.max(JobEvent.id)).scalar_subquery()
 
 def _follow_job(subscription: Subscription, job_id: int, last_id: int | None) -> EventStream:
     row = db.session.execute(
-        select(Job, _newest).where(Job.id == job_id), execution_options={"populate_existing": True}
+        select(Job, _newest).where(Job.id == job_id, Job.deleted_at.is_(None)),
+        execution_options={"populate_existing": True},
     ).one_or_none()
     if row is None:
         raise NotFound(f"There is no job {job_id}")
@@ -143,7 +144,7 @@ def _follow_project(
 ) -> EventStream:
     rows = db.session.execute(
         select(Job, _newest)
-        .where(Job.project_id == project_id)
+        .where(Job.project_id == project_id, Job.is_visible())
         .order_by(Job.id.desc())
         .limit(_SNAPSHOT_JOBS),
         execution_options={"populate_existing": True},

@@ -23,9 +23,10 @@ from webapp.models import Dataset, Job, JobStatus, Project, Role, User
 from webapp.models.columns import utc_now
 from webapp.services import dataset_copies, uploads
 from webapp.services.checks import NOBODY_WAITS, Check, Phase
+from webapp.services.deletion import ACTIVE
 from webapp.services.errors import Conflict, Forbidden, Invalid, NotFound
 from webapp.services.paging import Page, SortKey, paginate
-from webapp.services.projects import ACTIVE, role_in, visible_to
+from webapp.services.projects import role_in, visible_to
 from webapp.services.statements import affected
 from webapp.services.uploads import Place
 
@@ -62,8 +63,8 @@ def list_datasets(
 
 def jobs_of(dataset: Dataset, *, limit: int) -> list[Job]:
     """Return the jobs on a data set, the newest first."""
-    query = select(Job).where(Job.dataset_id == dataset.id).order_by(Job.id.desc()).limit(limit)
-    return list(db.session.scalars(query))
+    query = select(Job).where(Job.dataset_id == dataset.id, Job.deleted_at.is_(None))
+    return list(db.session.scalars(query.order_by(Job.id.desc()).limit(limit)))
 
 
 def register(
@@ -141,7 +142,9 @@ def remove(dataset: Dataset) -> None:
     """
     dataset_id = dataset.id
     under_way = (*ACTIVE, JobStatus.PENDING) if dataset.uploaded else ACTIVE
-    users = select(Job.id).where(Job.dataset_id == dataset_id, Job.status.in_(under_way))
+    users = select(Job.id).where(
+        Job.dataset_id == dataset_id, Job.status.in_(under_way), Job.deleted_at.is_(None)
+    )
     with uploads.leaving([dataset]):
         db.session.execute(select(Job.id).where(Job.dataset_id == dataset_id).with_for_update())
         if affected(delete(Dataset).where(Dataset.id == dataset_id, ~users.exists())) != 1:
@@ -225,10 +228,18 @@ def _keep(
     fill(dataset, description)
     db.session.add(dataset)
     try:
-        db.session.commit()
+        db.session.flush()
+        there = db.session.scalar(
+            select(Project.id)
+            .where(Project.id == project_id, Project.deleted_at.is_(None))
+            .with_for_update()
+        )
     except IntegrityError:
+        there = None
+    if there is None:
         db.session.rollback()
-        raise NotFound(f"Project {project_id} was deleted meanwhile") from None
+        raise NotFound(f"Project {project_id} was deleted meanwhile")
+    db.session.commit()
     dataset_copies.want(dataset)
     return dataset
 

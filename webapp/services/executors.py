@@ -7,6 +7,7 @@ HTTP) takes its place in ``EXECUTORS`` when it comes.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -37,6 +38,9 @@ class Executor(Protocol):
 
     def cancel(self, job: Job) -> None:
         """Make the job's present attempt stop as ``job.cancel_mode`` says, or never start."""
+
+    def forget_deleted(self, attempts: Mapping[int, int]) -> None:
+        """Let nobody train these jobs (id: attempt) any more, however late their message comes."""
 
     def healthy(self) -> None:
         """Raise Unavailable, naming what does not answer."""
@@ -78,6 +82,18 @@ class CeleryExecutor:
         except redis.RedisError as error:
             raise Unavailable(f"The broker cannot be reached ({type(error).__name__})") from error
 
+    def forget_deleted(self, attempts: Mapping[int, int]) -> None:
+        # The fence outlives the job, for a second copy of its message may. What is not forgotten
+        # here, because Redis is away, expires; the recorder refuses whoever trains.
+        pipe = broker.redis_client().pipeline(transaction=False)
+        for job_id, attempt in attempts.items():
+            pipe.eval(_RAISE_FENCE, 1, wire.fence_key(job_id), attempt + 1, wire.FENCE_TTL_SECONDS)
+            pipe.delete(wire.cancel_key(job_id), wire.preempt_key(job_id), wire.replay_key(job_id))
+        try:
+            pipe.execute()
+        except redis.RedisError as error:
+            logger.warning("deleted jobs are not forgotten by Redis at once: %s", error)
+
     def healthy(self) -> None:
         broker.ping()
 
@@ -92,6 +108,9 @@ class SubprocessExecutor:
         pass
 
     def cancel(self, job: Job) -> None:
+        pass
+
+    def forget_deleted(self, attempts: Mapping[int, int]) -> None:
         pass
 
     def healthy(self) -> None:

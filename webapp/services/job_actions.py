@@ -9,8 +9,9 @@ from typing import Any
 from sqlalchemy import update
 from sqlalchemy.orm import Session
 
+from webapp.config import settings
 from webapp.extensions import db
-from webapp.models import Attempt, Job, JobStatus
+from webapp.models import Attempt, Job, JobStatus, LastCheckpoint
 from webapp.models.columns import utc_now
 from webapp.services.errors import Refused, Unavailable
 from webapp.services.executors import get_executor
@@ -51,6 +52,7 @@ def resume(job: Job, *, actor: str) -> None:
         raise Refused(f"Cannot resume job with status '{job.status}'")
     if job.attempt == 0:
         raise Refused(f"Job {job.id} was cancelled before it started; clone it instead")
+    _require_last(job)
     _enqueue(job, only_from=S(job.status), actor=actor, reason="resumed", resume=True)
 
 
@@ -90,6 +92,18 @@ def close_attempt(session: Session, job: Job, *, outcome: str, reason: str) -> N
     )
 
 
+def _require_last(job: Job) -> None:
+    """Raise Refused, with nothing changed, where what a job would go on from is removed."""
+    if job.last_checkpoint != LastCheckpoint.KEPT:
+        job_id = job.id
+        db.session.rollback()
+        raise Refused(
+            f"The last checkpoint of job {job_id} is gone: after a job's end it is kept for "
+            f"{settings().keep_last_days} days (MODELYARD_KEEP_LAST_DAYS). Clone the job; the "
+            "clone trains from the beginning, or from this one's best weights"
+        )
+
+
 def _harden(session: Session, job: Job, mode: CancelMode) -> bool:
     """Let a job that is already cancelling stop harder."""
     if job.status != S.CANCELLING or not mode.stronger_than(job.cancel_mode):
@@ -119,6 +133,8 @@ def _enqueue(job: Job, *, only_from: JobStatus, actor: str, reason: str, resume:
         session.rollback()
         verb = "resume" if resume else "start"
         raise Refused(f"Cannot {verb} job with status '{job.status}'")
+    if resume:
+        _require_last(job)  # under the lock: none is removed from now on
     session.commit()
     try:
         executor.start(job)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import case, delete, func, or_, select, update
+from sqlalchemy import case, func, or_, select, update
 
 from webapp.extensions import db
 from webapp.models import Artifact, Attempt, Job, JobStatus, Role, StatusChange, User
-from webapp.services import event_log, outputs
+from webapp.services import deletion, event_log
 from webapp.services.errors import Conflict, Forbidden, Invalid, NotFound, Unavailable
 from webapp.services.executors import get_executor
 from webapp.services.job_request import preempt_problem
 from webapp.services.paging import Page, SortKey, paginate
-from webapp.services.projects import ACTIVE, role_in, visible_to
+from webapp.services.projects import role_in, visible_to
 from webapp.services.statements import affected
 
 # How a list may be sorted; '-' before it turns it round. Each ends with the id, which is unique.
@@ -34,6 +34,8 @@ SORTS = tuple(name for key in _SORTS for name in (key, f"-{key}"))
 def get_job(job_id: int, *, user: User, needed: Role = Role.VIEWER) -> Job:
     """Return a job. Raises NotFound or, for a member who lacks the role, Forbidden."""
     job = db.session.get(Job, job_id)
+    if job is not None and job.deleted_at is not None:
+        job = None
     role = role_in(job.project_id, user=user) if job is not None else None
     if job is None or role is None:
         raise NotFound(f"There is no job {job_id}")
@@ -54,7 +56,7 @@ def list_jobs(
     cursor: str | None = None,
 ) -> Page[Job]:
     """Return the jobs that a person may see."""
-    query = select(Job).where(visible_to(user, Job.project_id))
+    query = select(Job).where(visible_to(user, Job.project_id), Job.is_visible())
     if project_id is not None:
         query = query.where(Job.project_id == project_id)
     if status:
@@ -110,14 +112,14 @@ def change(job: Job, changes: dict[str, Any], *, user: User) -> None:
 
 
 def remove(job: Job) -> None:
-    """Delete a job with its rows and files. Raises Conflict while it is queued or running."""
-    job_id = job.id
+    """Delete a job; its rows and files go soon after. Raises Conflict while it is under way."""
+    job_id, attempt = job.id, job.attempt
     event_log.lock_order(db.session())  # no change of status passes in between
-    if affected(delete(Job).where(Job.id == job_id, Job.status.not_in(ACTIVE))) != 1:
+    if deletion.mark(Job.id == job_id) != 1:
         db.session.rollback()
         raise Conflict(f"Job {job_id} is queued or running; cancel it first")
     db.session.commit()
-    outputs.remove([job_id])
+    get_executor().forget_deleted({job_id: attempt})
 
 
 def attempts(job: Job) -> list[Attempt]:

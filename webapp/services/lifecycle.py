@@ -64,7 +64,7 @@ def transition(
         sources &= only_from
     event_log.lock_order(session)
     now = time or utc_now()
-    current = session.scalar(select(Job.status).where(Job.id == job.id))
+    current = session.scalar(select(Job.status).where(Job.id == job.id, Job.deleted_at.is_(None)))
     if current not in sources:
         session.refresh(job)
         return False

@@ -9,14 +9,15 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import aliased
 
 from webapp.extensions import db
-from webapp.models import Dataset, Job, JobStatus, Membership, Project, Role, User
-from webapp.services import outputs, uploads
+from webapp.models import Dataset, Job, Membership, Project, Role, User
+from webapp.models.columns import utc_now
+from webapp.services import deletion, event_log, uploads
 from webapp.services.accounts import find_user
+from webapp.services.deletion import ACTIVE
 from webapp.services.errors import Conflict, Forbidden, Invalid, NotFound
+from webapp.services.executors import get_executor
 from webapp.services.paging import Page, SortKey, paginate
 from webapp.services.statements import affected
-
-ACTIVE = (JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.CANCELLING)
 
 
 def get_project(project_id: int, *, user: User, needed: Role = Role.VIEWER) -> Project:
@@ -25,6 +26,8 @@ def get_project(project_id: int, *, user: User, needed: Role = Role.VIEWER) -> P
     Raises NotFound for who may not know of it, Forbidden for a member who lacks the role.
     """
     project = db.session.get(Project, project_id)
+    if project is not None and project.deleted_at is not None:
+        project = None
     role = role_in(project_id, user=user) if project is not None else None
     if project is None or role is None:
         raise NotFound(f"There is no project {project_id}")
@@ -68,7 +71,7 @@ def list_projects(user: User, *, limit: int, cursor: str | None) -> Page[tuple[P
     query = (
         select(Project, mine.role)
         .outerjoin(mine, (mine.project_id == Project.id) & (mine.user_id == user.id))
-        .where(visible_to(user, Project.id))
+        .where(visible_to(user, Project.id), Project.deleted_at.is_(None))
     )
     page = paginate(
         db.session(), query, keys=[SortKey(Project.id, descending=True)], limit=limit, cursor=cursor
@@ -92,26 +95,30 @@ def update_project(project: Project, changes: dict[str, Any]) -> None:
 
 
 def delete_project(project: Project) -> None:
-    """Delete a project with all its rows and files. Raises Conflict while a job is under way."""
-    # The lock keeps a job from being started between the look and the deletion; SQLite needs
-    # none, there the one statement below does both.
-    jobs = db.session.scalars(
-        select(Job.id).where(Job.project_id == project.id).with_for_update()
-    ).all()
+    """Delete a project with all that is in it. Raises Conflict while a job is under way.
+
+    Nobody sees it any more; its jobs' rows and files go soon after (webapp.services.deletion).
+    """
     project_id = project.id
     uploaded = db.session.scalars(
         select(Dataset).where(Dataset.project_id == project_id, Dataset.uploaded)
     ).all()
-    active = select(Job.id).where(Job.project_id == project_id, Job.status.in_(ACTIVE))
     with uploads.leaving(uploaded):
-        deleted = affected(delete(Project).where(Project.id == project_id, ~active.exists()))
-        if deleted != 1:
+        event_log.lock_order(db.session())  # no job is started between the look and the deletion
+        jobs = db.session.execute(
+            select(Job.id, Job.attempt, Job.status).where(Job.project_id == project_id)
+        ).all()
+        if any(job.status in ACTIVE for job in jobs):
             db.session.rollback()
             raise Conflict(
                 f"Project {project_id} has jobs that are queued or running; cancel them first"
             )
+        deletion.mark(Job.project_id == project_id)
+        for of_project in (Dataset, Membership):
+            affected(delete(of_project).where(of_project.project_id == project_id))
+        affected(update(Project).where(Project.id == project_id).values(deleted_at=utc_now()))
         db.session.commit()
-    outputs.remove(jobs)
+    get_executor().forget_deleted({job.id: job.attempt for job in jobs})
 
 
 def list_members(project: Project, *, limit: int, cursor: str | None) -> Page[Membership]:

@@ -95,6 +95,30 @@ def sweep() -> None:
                 os.close(lock)
 
 
+def broken_off() -> list[str]:
+    """Return the uploads that are marked as under way, and nobody is at any more."""
+    found = []
+    for mark in sorted(uploads_folder().glob("*.lock")):
+        if _TOKEN.fullmatch(mark.stem) and (lock := take(mark, new=False)) is not None:
+            os.close(lock)
+            found.append(mark.stem)
+    return found
+
+
+def of_no_dataset() -> list[str]:
+    """Return the folders here that are not under way and that no data set lies in."""
+    folder = uploads_folder()
+    found = [path.name for path in folder.glob("*") if _TOKEN.fullmatch(path.name)]
+    unmarked = [token for token in sorted(found) if not (folder / f"{token}.lock").exists()]
+    return [token for token in unmarked if not _is_registered(folder / token)]
+
+
+def remove_of_no_dataset(token: str) -> None:
+    """Remove such a folder. Raises Conflict while somebody is at it."""
+    with _marked(token):
+        pass
+
+
 def sweep_in_background(app: Flask) -> threading.Thread:
     """Settle what is left while the server starts serving; a database that is away can wait."""
 

@@ -1,0 +1,81 @@
+"""How much files take, how much room there is, and how both read."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+LOW_BYTES = 10 * 10**9  # a volume with less left is about to be full: a checkpoint may take a GB
+LOW_SHARE = 0.05
+
+
+@dataclass(frozen=True)
+class Room:
+    """What is left of the volume that a folder lies on."""
+
+    total: int  # bytes
+    free: int  # bytes that this user may still write
+
+    @property
+    def low(self) -> bool:
+        """Whether it is about to be full."""
+        return self.free < max(LOW_BYTES, LOW_SHARE * self.total)
+
+
+def room(folder: Path) -> Room | None:
+    """Return what is left where a folder lies or would be made; None where nobody can tell."""
+    try:
+        usage = shutil.disk_usage(existing(folder))
+    except OSError:
+        return None
+    return Room(total=usage.total, free=usage.free)
+
+
+def existing(folder: Path) -> Path:
+    """Return a folder, or where it is not there yet the nearest one above it that is."""
+    return next(path for path in (folder, *folder.parents) if path.exists())
+
+
+def tree_bytes(path: Path) -> int:
+    """Return the sizes of all files below a folder, or of a file; links count as nothing."""
+    try:
+        if path.is_symlink():
+            return 0
+        if path.is_file():
+            return path.stat().st_size
+    except OSError:
+        return 0
+    return sum(_entry_bytes(entry) for entry in _scan(path))
+
+
+def readable(size: int) -> str:
+    """Return a size as people read it: '1.2 GB', in the units of the settings."""
+    value = float(size)
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if value < 999.5:
+            return (
+                f"{value:.0f} {unit}" if unit == "bytes" or value >= 99.5 else f"{value:.3g} {unit}"
+            )
+        value /= 1000
+    return f"{value:.1f} TB"
+
+
+def _entry_bytes(entry: os.DirEntry[str]) -> int:
+    try:
+        if entry.is_symlink():
+            return 0
+        if entry.is_dir():
+            return sum(_entry_bytes(inner) for inner in _scan(Path(entry.path)))
+        return entry.stat().st_size
+    except OSError:
+        return 0  # gone meanwhile
+
+
+def _scan(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError:
+        return []
