@@ -20,6 +20,7 @@ from modelyard.client import ApiError, Client, ClientError, StreamEvent, Unreach
 from modelyard.ports import free_port
 from tests.faults.site import Site, ended, in_epoch, kill, training
 from tests.services import wait_for
+from tests.worker_service import job_is
 from webapp.extensions import db
 from webapp.models import Job, JobEvent, StatusChange
 from webapp.services import accounts
@@ -175,7 +176,10 @@ def test_of_many_who_ask_at_once_one_is_obeyed(web: WebSite) -> None:
 
         for answers in ask("start").values():
             assert sorted(answers) == [200, 400, 400, 400]
-        web.there.wait(jobs[0], training)
+        some = [job_is(job, training) for job in jobs]
+        wait_for(
+            lambda: any(trains() for trains in some), timeout_seconds=60, what="one in training"
+        )
         for answers in ask("cancel", {"mode": "now"}).values():
             assert sorted(answers) == [202, 400, 400, 400]
         for job in jobs:

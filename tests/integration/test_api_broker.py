@@ -123,6 +123,16 @@ def test_readiness_names_what_is_away(api: Api, redis_service: RedisService) -> 
     assert "modelyard_broker_up 0.0" in client.get("/metrics").text
 
 
+def test_events_that_nobody_records_are_counted_for_the_alarm(
+    api: Api, redis_service: RedisService
+) -> None:
+    with redis_service.client() as client:
+        client.delete(wire.EVENT_STREAM)
+        for _ in range(3):
+            client.xadd(wire.EVENT_STREAM, {"event": "one"})
+    assert "modelyard_events_waiting 3.0" in api.app.test_client().get("/metrics").text
+
+
 def test_a_job_that_no_worker_serves_says_so(ada: Person, redis_service: RedisService) -> None:
     ada.post(f"{JOB}/start")
     assert ada.get(JOB).json["waiting_reason"] == (

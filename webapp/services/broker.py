@@ -50,6 +50,16 @@ def ping() -> None:
         raise Unavailable(f"The broker cannot be reached ({type(error).__name__})") from error
 
 
+def events_waiting() -> int:
+    """Return how many events no recorder has written down yet. Raises Unavailable."""
+    if not uses_broker():
+        return 0
+    try:
+        return cast(int, redis_client().xlen(wire.EVENT_STREAM))
+    except redis.RedisError as error:
+        raise Unavailable(f"The broker cannot be reached ({type(error).__name__})") from error
+
+
 def send(
     job_message: dict[str, Any], *, queue: str, task_id: str, priority: int, age: str = ""
 ) -> None:
