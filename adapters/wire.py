@@ -146,7 +146,8 @@ class EventType(StrEnum):
     LOAD = "load"  # {cpu_percent, memory_bytes, gpu_percent, gpu_memory_bytes} of the child
     LOG = "log"  # {lines}
     ARTIFACT = "artifact"  # {name, kind, path, size, sha256}
-    # {outcome, result, error, exit_code, device_held}; the last: what is left on its GPUs, in words
+    # {outcome, result, error, exit_code, device_held, output_bytes}: the last two are what it has
+    # left on its GPUs, in words, and in the job's folder
     FINISHED = "finished"
 
 

@@ -52,14 +52,11 @@ def tree_bytes(path: Path) -> int:
 
 def readable(size: int) -> str:
     """Return a size as people read it: '1.2 GB', in the units of the settings."""
-    value = float(size)
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if value < 999.5:
-            return (
-                f"{value:.0f} {unit}" if unit == "bytes" or value >= 99.5 else f"{value:.3g} {unit}"
-            )
+    value, units = float(size), ["bytes", "kB", "MB", "GB", "TB"]
+    while value >= 999.5 and len(units) > 1:
         value /= 1000
-    return f"{value:.1f} TB"
+        units.pop(0)
+    return f"{value:,.0f} {units[0]}" if value >= 999.5 else f"{value:.3g} {units[0]}"
 
 
 def _entry_bytes(entry: os.DirEntry[str]) -> int:

@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from adapters.contract import ErrorKind, TrainingError, TrainingJob
+from adapters.files import is_disk_full
 from adapters.wire import EventType, Outcome
+from modelyard.disk import tree_bytes
 from modelyard.process import kill_group
 from workers import gpu_release
 from workers.child import METRICS_KEPT
@@ -113,7 +115,7 @@ class Supervisor:
         self._load = LoadSampler(meter, name=f"load-{self._job.id}")
         self._load.start()
         try:
-            self._relay_until_exit(process.sentinel, process.pid, pipes)
+            self._relay_until_told(process.sentinel, process.pid, pipes)
             # The child is gone; its loader processes may not be.
             left = kill_group(process.pid, wait_seconds=KILL_WAIT_SECONDS)
             if left:
@@ -130,8 +132,24 @@ class Supervisor:
         ending = dataclasses.replace(self._judge(process.exitcode), held=held)
         ending = self._conclude(ending)
         if ending.outcome is not None:
-            self._sink(EventType.FINISHED, ending.to_json())
+            self._sink(EventType.FINISHED, {**ending.to_json(), "output_bytes": self._left_bytes()})
         return ending
+
+    def _left_bytes(self) -> int:
+        assert self._job.output_dir is not None
+        return tree_bytes(self._job.output_dir)
+
+    def _relay_until_told(self, sentinel: int, pid: int, pipes: SupervisorPipes) -> None:
+        """Relay until the child has ended, of which the attempt dies where nothing can be kept."""
+        while True:
+            try:
+                self._relay_until_exit(sentinel, pid, pipes)
+                return
+            except OSError as error:
+                if not is_disk_full(error):
+                    raise
+                self._exceeded = disk_full(self._job, error)
+                _kill(pid)
 
     def _relay_until_exit(self, sentinel: int, pid: int, pipes: SupervisorPipes) -> None:
         while True:
@@ -277,6 +295,15 @@ def _kill(pid: int) -> None:
             return
         except ProcessLookupError:
             continue
+
+
+def disk_full(job: TrainingJob, error: OSError) -> TrainingError:
+    """Return the error of an attempt whose folder takes no more."""
+    return TrainingError(
+        ErrorKind.DISK_FULL,
+        f"Nothing more can be written to {job.output_dir}: {error.strerror}",
+        hint="Make space there, then resume the job: it goes on from its last checkpoint.",
+    )
 
 
 def judge(final: Mapping[str, Any] | None, *, stop: Stop | None, exit_code: int | None) -> Ending:

@@ -7,6 +7,7 @@ from datetime import datetime
 from flask import Flask
 
 from adapters.wire import format_time, parse_time
+from modelyard.disk import readable
 from webapp.models import Attempt
 from webapp.models.columns import utc_now
 
@@ -18,6 +19,7 @@ def init_app(app: Flask) -> None:
     """Offer the forms as template filters."""
     for form in (actor, ago, duration, full_time, iso, number, percent, took, words):
         app.jinja_env.filters[form.__name__] = form
+    app.jinja_env.filters["size"] = readable
 
 
 def iso(time: datetime | str) -> str:

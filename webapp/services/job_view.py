@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from webapp.models import Job, JobStatus
+from webapp.models import Job, JobStatus, LastCheckpoint
 from webapp.services.outputs import output_dir
 from webapp.services.waiting import NOT_WAITING, Wait, waits
 
@@ -51,6 +51,7 @@ _AS_THEY_ARE = (
     "queued_at",
     "started_at",
     "completed_at",
+    "output_bytes",
 )
 
 
@@ -83,6 +84,12 @@ def progress(job: Job) -> dict[str, Any]:
     }
 
 
+def _is_resumable(job: Job) -> bool:
+    """Tell whether a job stopped before its end, and its last checkpoint was not removed since."""
+    stopped = job.status in (JobStatus.FAILED, JobStatus.CANCELLED) and job.attempt > 0
+    return stopped and job.last_checkpoint == LastCheckpoint.KEPT
+
+
 def _batch_size_used(job: Job) -> int | None:
     """Return the batch size that is trained with, None until the worker has found it."""
     found = (job.decisions or {}).get("batch_size")
@@ -102,4 +109,5 @@ def _view(job: Job, wait: Wait) -> dict[str, Any]:
         "decisions": job.decisions or {},
         "batch_size_used": _batch_size_used(job),
         "output_dir": str(output_dir(job.id)),
+        "resumable": _is_resumable(job),
     }

@@ -39,6 +39,7 @@ from webapp.services.lifecycle import transition
 from webapp.services.local_exports import LocalExports
 from webapp.services.reaper import give_up_or_conclude
 from webapp.services.recorder import record_or_set_aside
+from webapp.services.tidying import Tidying
 from webapp.services.waiting import TURN_ORDER
 
 logger = logging.getLogger(__name__)
@@ -83,6 +84,7 @@ class LocalRunner:
         self._adopted = False
         self._lock: int | None = None
         self._exports = LocalExports(self._settings)
+        self._tidying = Tidying()
 
     def run(self) -> None:
         """Train until asked to stop; then let every job write a checkpoint and hand it back."""
@@ -92,6 +94,7 @@ class LocalRunner:
                 self._step()
                 time.sleep(POLL_SECONDS)
             self._exports.stop()
+            self._tidying.stop()
             for process in self._running.values():
                 process.shut_down()
             for process in list(self._running.values()):
@@ -108,6 +111,7 @@ class LocalRunner:
             self._collect()
             self._pass_on_cancels()
             self._exports.step()
+            self._tidying.follow()
             self._make_places()
             while (device := self._usable()) and (job := self._next_queued()) is not None:
                 self._start(job, device=device)

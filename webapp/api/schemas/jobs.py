@@ -150,6 +150,12 @@ class JobOut(Out):
     started_at: UtcTime | None
     completed_at: UtcTime | None
     output_dir: str
+    output_bytes: int | None = Field(
+        description="What its files take: at its last attempt's end, and measured anew once a day"
+    )
+    resumable: bool = Field(
+        description="It failed or was cancelled, and its last checkpoint was not removed since"
+    )
 
 
 class JobPageOut(PageOut):
