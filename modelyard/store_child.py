@@ -1,30 +1,38 @@
-"""`python -m modelyard.store_child`: does one thing with a job's outputs in the store.
+"""`python -m modelyard.store_child`: does one thing with jobs' files in the store.
 
-A process of its own for two reasons. fsspec talks to object stores by asyncio, from a thread. A web
-process of gevent has none: its threads are greenlets of one, and fsspec refuses ("Calling sync()
-from within a running loop"). And a worker that is told to stop ends a fetch by ending its process.
+A process of its own, because fsspec talks to object stores by asyncio, from a thread. A web process
+of gevent has none: its threads are greenlets of one, and fsspec refuses ("Calling sync() from
+within a running loop"). And because a wait for a silent store ends at once with its process.
 
-A request is a line of JSON on standard input, the answer lines of JSON on standard output; those of
-an object that is streamed are followed by its bytes.
+A request is a line of JSON on standard input, the answer lines of JSON on standard output; that of
+a large file is followed by its bytes.
 """
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from modelyard import stored_copies
 from modelyard.process import die_with_parent
-from modelyard.storage import ObjectDamaged, ObjectMissing, StorageError, file_sha256, open_store
-from modelyard.stored_outputs import Index, StoredFile, StoredOutputs, job_prefix, object_key
+from modelyard.storage import (
+    ObjectDamaged,
+    ObjectMissing,
+    StorageError,
+    Store,
+    file_sha256,
+    open_store,
+)
+from modelyard.stored_outputs import StoredFile, StoredOutputs, object_key
 
-SMALL_BYTES = 4 * 1024 * 1024  # smaller files are kept on the web host, larger ones streamed
+SMALL_BYTES = 8 * 1024 * 1024  # smaller files are kept on the web host, larger ones streamed
 _TELL_SECONDS = 0.5
 
 Request = dict[str, Any]
@@ -55,34 +63,39 @@ def best(outputs: StoredOutputs, request: Request) -> Request:
         return file.name.startswith("checkpoints/best")
 
     index = outputs.newest()
-    stored_copies.fetch(outputs.store, index, folder, wanted=wanted)
+    stored_copies.fetch(outputs.store, index, folder, wanted=wanted, needed="checkpoints/best")
     return {}
 
 
 def show(outputs: StoredOutputs, request: Request) -> Request:
-    """Have one file, with all small ones of its job: {folder, name} → {own} or {file, cached}.
+    """Have a file: {folder, name, whole} → {own}, {kept} or {file}.
 
-    One that is not cached follows in bytes, from the place that the next line of input says.
+    Small ones are kept in the folder, all of the job in one go, for a page shows many; and one
+    that is wanted ``whole``. Of others the bytes follow, from where the next line of input says.
     """
-    folder = Path(request["folder"])
+    folder, name = Path(request["folder"]), str(request["name"])
     index = outputs.everything()
 
     def wanted(file: StoredFile) -> bool:
-        return file.size <= SMALL_BYTES
+        return file.size <= SMALL_BYTES or (file.name == name and request["whole"])
 
-    if stored_copies.fetch(outputs.store, index, folder, wanted=wanted):
-        return {"own": True}
-    file = index.files.get(request["name"])
+    if stored_copies.fetch(outputs.store, index, folder, wanted=wanted, needed=name):
+        if (folder / name).is_file():
+            return {"own": True}
+        index = outputs.exports()  # made on another host from what was trained on this one
+    file = index.files.get(name)
     if file is None:
-        raise ObjectMissing(f"the store has no file '{request['name']}' of this job")
-    if wanted(file):
-        return {"file": _told(file), "cached": True}
-    _say({"answer": {"file": _told(file), "cached": False}})
-    start = sys.stdin.buffer.readline()
-    if start:
-        for part in outputs.store.iter_range(file.key, int(start), file.size):
-            sys.stdout.buffer.write(part)
-        sys.stdout.buffer.flush()
+        raise ObjectMissing(f"the store has no file '{name}' of this job")
+    if (folder / name).is_file() and wanted(file):
+        return {"kept": file.sha256}
+    _say({"answer": {"file": {"size": file.size, "sha256": file.sha256}}})
+    if start := sys.stdin.buffer.readline():
+        try:
+            for part in _checked(outputs.store, file, start=int(start)):
+                sys.stdout.buffer.write(part)
+            sys.stdout.buffer.flush()
+        except StorageError as error:  # after the bytes there is no place for an answer
+            raise SystemExit(str(error)) from error
     raise SystemExit(0)
 
 
@@ -109,32 +122,12 @@ def export(outputs: StoredOutputs, request: Request) -> Request:
     return {}
 
 
-def delete(outputs: StoredOutputs, request: Request) -> Request:
-    """Remove all that jobs have in the store: {jobs} → {}."""
-    for job_id in request["jobs"]:
-        outputs.store.delete(job_prefix(job_id))
-    return {}
-
-
-def index(outputs: StoredOutputs, request: Request) -> Request:
-    """Tell what jobs have in the store: {jobs or none} → {files: by job}."""
-    found = {}
-    for job_id in request["jobs"] or _jobs(outputs):
-        whole: Index = StoredOutputs(outputs.store, job_id).everything()
-        found[job_id] = [
-            {**_told(file), "modified": file.modified} for file in whole.files.values()
-        ]
-    return {"files": found}
-
-
 _DO: dict[str, Callable[[StoredOutputs, Request], Request]] = {
     "bring": bring,
     "best": best,
     "show": show,
     "events": events,
     "export": export,
-    "delete": delete,
-    "index": index,
 }
 
 
@@ -153,6 +146,22 @@ def main() -> int:
     return 0
 
 
+def _checked(store: Store, file: StoredFile, *, start: int) -> Iterator[bytes]:
+    """Yield a file's bytes; of one that is damaged the last are missing, so nobody takes it.
+
+    Only of the whole is there a checksum: who asks for a range of it is not told.
+    """
+    digest = hashlib.sha256()
+    before = b""
+    for part in store.iter_range(file.key, start, file.size):
+        digest.update(part)
+        yield before
+        before = part
+    if start == 0 and digest.hexdigest() != file.sha256:
+        raise ObjectDamaged(f"{store.name}/{file.key} is damaged: its SHA-256 is another")
+    yield before
+
+
 def _events_if_any(outputs: StoredOutputs, attempt: int, into: Path) -> bool:
     try:
         stored_copies.get_events(outputs.store, outputs.events_key(attempt), into)
@@ -165,15 +174,6 @@ def _attempts_with_events(outputs: StoredOutputs) -> set[int]:
     below = outputs.attempt_prefix(0).removesuffix("0")
     parts = [entry.key.removeprefix(below).split("/") for entry in outputs.store.list(below)]
     return {int(p[0]) for p in parts if p[0].isdecimal() and p[-1] == "events.jsonl.gz"}
-
-
-def _jobs(outputs: StoredOutputs) -> list[int]:
-    ids = {entry.key.split("/")[1] for entry in outputs.store.list("jobs/")}
-    return sorted(int(id) for id in ids if id.isdecimal())
-
-
-def _told(file: StoredFile) -> Request:
-    return {"name": file.name, "size": file.size, "sha256": file.sha256}
 
 
 def _say(told: Request) -> None:

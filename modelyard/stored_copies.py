@@ -101,11 +101,12 @@ def bring(
 
 
 def fetch(
-    store: Store, index: Index, folder: Path, *, wanted: Callable[[StoredFile], bool]
+    store: Store, index: Index, folder: Path, *, wanted: Callable[[StoredFile], bool], needed: str
 ) -> bool:
     """Have some of a job's files in its folder; return whether the folder is an attempt's own.
 
-    Then it is left as it is, for the attempt is as new as the index or newer.
+    Then it is left as it is, for the attempt is as new as the index or newer. Raises StorageError
+    where one cannot be had whose name begins with ``needed``; others are left out.
     """
     with changing(folder):
         state = read_state(folder)
@@ -117,12 +118,17 @@ def fetch(
             for file in filter(wanted, index.files.values())
             if had.get(file.name) != file.sha256 or not (folder / file.name).is_file()
         ]
-        if missing or state is None or state.whole or state.attempt != index.attempt:
-            for file in missing:  # while they are replaced, they are not what anybody has said
-                had.pop(file.name, None)
-            write_state(folder, LocalState(index.attempt, whole=False, files=had))
+        for file in missing:  # while they are replaced, they are not what anybody has said
+            had.pop(file.name, None)
+        write_state(folder, LocalState(index.attempt, whole=False, files=had))
         for file in missing:
-            _get(store, file, folder)
+            try:
+                _get(store, file, folder)
+            except (ObjectDamaged, ObjectMissing) as error:
+                if file.name.startswith(needed):
+                    raise
+                logger.warning("a file is left out: %s", error)
+                continue
             had[file.name] = file.sha256
         write_state(folder, LocalState(index.attempt, whole=False, files=had))
     return False

@@ -5,8 +5,9 @@ from __future__ import annotations
 import base64
 from typing import Any
 
-from flask import Response, send_file
+from flask import Response, request, send_file
 from pydantic import Field
+from werkzeug.exceptions import RequestedRangeNotSatisfiable
 
 from webapp.api.authentication import current_user
 from webapp.api.document import problems, resource
@@ -30,6 +31,7 @@ from webapp.api.schemas.jobs import (
 from webapp.models import Job
 from webapp.services import artifacts, jobs, logs, metrics
 from webapp.services import load as loads
+from webapp.services.stored_files import Passing
 
 blueprint = resource("job_results", title="Results", prefix="/api/v1/training/jobs")
 
@@ -102,23 +104,42 @@ def list_artifacts(path: JobPath, query: PageQuery) -> Answer:
 
 @blueprint.get(
     "/<id:job_id>/artifacts/<path:name>",
-    responses={200: _FILE, 206: _FILE, 304: None, **problems(416)},
+    responses={200: _FILE, 206: _FILE, 304: None, **problems(416, 503)},
 )
 def download(path: ArtifactPath) -> Response:
     """Download an artifact; takes Range and If-None-Match"""
-    found = artifacts.find(_fetch(path), path.name)
-    response = send_file(
-        found.path,
-        mimetype="application/octet-stream",
-        as_attachment=True,
-        download_name=found.path.name,
-        conditional=True,
-        etag=found.sha256 or True,
-    )
+    found = artifacts.open_file(_fetch(path), path.name)
+    if isinstance(found, Passing):
+        response = _stream(found, name=path.name.rpartition("/")[2])
+    else:
+        response = send_file(
+            found.path,
+            mimetype="application/octet-stream",
+            as_attachment=True,
+            download_name=found.path.name,
+            conditional=True,
+            etag=found.sha256 or True,
+        )
     if found.sha256 is not None and response.status_code == 200:
         digest = base64.b64encode(bytes.fromhex(found.sha256)).decode()
         response.headers["Repr-Digest"] = f"sha-256=:{digest}:"
     response.headers["Cache-Control"] = "private, no-cache"
+    return response
+
+
+def _stream(found: Passing, *, name: str) -> Response:
+    """Return a response that passes a file on as it comes from the store, part by part."""
+    response = Response(found.stream, mimetype="application/octet-stream", direct_passthrough=True)
+    response.call_on_close(found.stream.close)
+    response.content_length = found.size
+    ascii_name = name.encode("ascii", "replace").decode()
+    response.headers.set("Content-Disposition", "attachment", filename=ascii_name)
+    response.set_etag(found.sha256)
+    try:
+        response.make_conditional(request, accept_ranges=True, complete_length=found.size)
+    except RequestedRangeNotSatisfiable:
+        found.stream.close()
+        raise
     return response
 
 

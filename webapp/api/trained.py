@@ -71,7 +71,7 @@ def list_exports(path: JobPath) -> Answer:
     return {"items": items, "next_cursor": None, "total": len(items)}, 200
 
 
-@blueprint.get("/<id:job_id>/evaluation", responses={200: EvaluationOut})
+@blueprint.get("/<id:job_id>/evaluation", responses={200: EvaluationOut, **problems(503)})
 def evaluation(path: JobPath) -> Answer:
     """Get the best model's evaluation; 404 before there is one"""
     found = artifacts.find(_fetch(path), EVALUATION)
@@ -81,7 +81,7 @@ def evaluation(path: JobPath) -> Answer:
 
 @blueprint.get(
     "/<id:job_id>/evaluation/wrong/<name>",
-    responses={200: _PICTURE, 206: _PICTURE, 304: None, **problems(416)},
+    responses={200: _PICTURE, 206: _PICTURE, 304: None, **problems(416, 503)},
 )
 def wrong_picture(path: PicturePath) -> Response:
     """Get a picture of an image that the model was most wrong of"""

@@ -12,7 +12,7 @@ import logging
 from webapp.extensions import db
 from webapp.models import Job, JobStatus
 from webapp.models.columns import utc_now
-from webapp.services import event_log
+from webapp.services import event_log, stored_files
 from webapp.services.job_actions import close_attempt
 from webapp.services.lifecycle import transition
 from webapp.services.replay import attempts_in_file, record_rest
@@ -23,11 +23,23 @@ S = JobStatus
 _ANY = frozenset(S) - {S.COMPLETED}
 
 
-def catch_up(job_id: int) -> list[int]:
+def catch_up(job_id: int, *, ask_store: bool = False) -> list[int]:
     """Record all that a job's file tells, of its present attempt and of later ones; commit.
 
-    Returns the later attempts. Nobody is told to train: the caller or the reaper does that.
+    ``ask_store``: also what the store has, where workers are elsewhere. Returns the later
+    attempts. Nobody is told to train: the caller or the reaper does that.
     """
+    if not (ask_store and stored_files.used()):
+        return _catch_up(job_id)
+    db.session.rollback()  # hold no connection meanwhile
+    stored_files.fetch_events(job_id)
+    try:
+        return _catch_up(job_id)
+    finally:
+        stored_files.forget_events(job_id)
+
+
+def _catch_up(job_id: int) -> list[int]:
     job = _fresh(job_id)
     known = job.attempt
     if known and not S(job.status).ended:

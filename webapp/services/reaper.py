@@ -117,7 +117,7 @@ class Reaper:
         jobs = _jobs_in(*_UNDER_WAY)
         for job, number in zip(jobs, _leased_attempts(jobs), strict=True):
             if number > job.attempt:
-                catch_up(job.id)
+                catch_up(job.id, ask_store=True)
                 reason = f"a worker trains attempt {number}, which the database did not know of"
                 begin_attempt(job, number=number, reason=reason, only_from=_UNDER_WAY)
 
@@ -134,7 +134,7 @@ def give_up_or_conclude(job: Job, *, reason: str) -> None:
     end itself. Nobody writes to it any more, or what is written no longer counts.
     """
     attempt = job.attempt
-    catch_up(job.id)
+    catch_up(job.id, ask_store=True)
     job = db.session.get_one(Job, job.id, populate_existing=True)
     if job.status == S.QUEUED and job.attempt != attempt:
         send_handed_back(job.id)

@@ -4,7 +4,7 @@ Redis may lose the last second before it dies, and a worker may die before it ha
 Either is seen as a gap in an attempt's sequence numbers, or by the reaper as an attempt without
 an end. ``events.jsonl`` in the job's output folder is written before anything is published, so
 the rest is recorded from there; where this host does not see the file, its worker is asked to
-publish again.
+publish again, or what the store has of it is fetched (webapp.services.stored_files).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from adapters.contract import ContractError
 from adapters.wire import JOURNAL_NAME, Event
 from webapp.extensions import db
 from webapp.models import Attempt
+from webapp.services import stored_files
 from webapp.services.broker import redis_client
 from webapp.services.outputs import output_dir
 from webapp.services.recorder import Recorded, record_or_set_aside
@@ -66,24 +67,34 @@ def record_rest(job_id: int, attempt: int) -> Recorded:
 
 
 def attempts_in_file(job_id: int) -> list[int]:
-    """Return the attempts that a job's file tells of, the first one first."""
+    """Return the attempts that a job's files tell of, the first one first."""
     found = set()
-    try:
-        with (output_dir(job_id) / JOURNAL_NAME).open("rb") as file:
-            for line in file:
-                if begun := _BEGINNING.search(line[:100]):
-                    found.add(int(begun[1]))
-    except OSError as error:
-        logger.debug("a job's file is not to be had here: %s", error)
+    for path in _files(job_id):
+        try:
+            with path.open("rb") as file:
+                for line in file:
+                    if begun := _BEGINNING.search(line[:100]):
+                        found.add(int(begun[1]))
+        except OSError as error:
+            logger.debug("a job's file is not to be had here: %s", error)
     return sorted(found)
+
+
+def _files(job_id: int) -> list[Path]:
+    """Return where a job's events may be: its own file, which is the newest, comes first."""
+    return [output_dir(job_id) / JOURNAL_NAME, *stored_files.events_files(job_id)]
 
 
 def _journal(job_id: int, attempt: int, *, first: int) -> Iterator[Event]:
     """Yield an attempt's events in their order, from a number on, as its file has them."""
-    path = output_dir(job_id) / JOURNAL_NAME
-    start = _beginning(path, attempt)
-    if start is None:
-        return
+    for path in _files(job_id):
+        start = _beginning(path, attempt)
+        if start is not None:
+            yield from _events(path, start, job_id=job_id, attempt=attempt, first=first)
+            return
+
+
+def _events(path: Path, start: int, *, job_id: int, attempt: int, first: int) -> Iterator[Event]:
     wanted = first
     with path.open("rb") as file:
         file.seek(start)
