@@ -142,6 +142,7 @@ class Packer:
                 path, folder, fingerprint=fingerprint, send=send, progress=tell,
                 **how,  # type: ignore[arg-type]
             )  # fmt: skip
+        tell(1, 1)  # the last moment to hear that another has the claim
         self._store.write(manifest_key(fingerprint), manifest.to_json())
         return manifest
 
