@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import fcntl
+import gzip
+import hashlib
 import shutil
 import signal
 import sqlite3
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,8 @@ from sqlalchemy import func, select
 
 from adapters.wire import EventType, job_folder
 from modelyard.settings import load_settings
+from modelyard.storage import Store, open_store
+from modelyard.stored_outputs import Index, StoredFile, StoredOutputs, object_key
 from tests.api import Person
 from tests.factories import STARTED, application, environment, make_events, make_job, metrics
 from tests.integration.test_migrations import fill, held, transaction
@@ -376,6 +381,55 @@ def test_files_of_jobs_are_compared_and_come_back_where_they_were_asked_for(
         (third / "outputs" / job_folder(3) / "train.log").write_text("grown meanwhile, and more")
         report = restore.restore(file)
         assert (report.outputs.missing, report.outputs.changed) == ({}, {3: 1})
+
+
+def test_with_a_store_the_index_is_of_what_lies_there(tmp_path: Path) -> None:
+    home, file = tmp_path / "home", tmp_path / "backup.tar.gz"
+    url = f"file://{tmp_path / 'store'}"
+    store = open_store(url)
+    for job_id, names in ((1, ("best.pth", "last.pth", "gone.pth")), (5000, ("best.pth",))):
+        put(store, job_id, names, text="as it was")
+    environ = environment(home, database_url=f"sqlite:///{home / 'modelyard.db'}")
+    app = create_app(load_settings({**environ, "MODELYARD_STORE": url}))
+    # Jobs' files travel through the store where a broker does; this test needs none.
+    app.config["MODELYARD"] = replace(app.config["MODELYARD"], execution_mode="celery")
+    with app.app_context():
+        schema.migrate()
+        with transaction() as connection:
+            fill(connection, HEAD)
+        assert backup.backup_to(file).outputs == 4
+        with pytest.raises(BackupError, match="own copies"):
+            backup.backup_to(tmp_path / "with.tar.gz", with_outputs=True)
+        put(store, 1, ("best.pth",), text="as it was")
+        put(store, 1, ("last.pth",), text="trained on", beside=["best.pth"])
+        later = Job(id=3, attempt=2)
+        said = make_events(later, (EventType.STARTED, STARTED), metrics(9, top1=0.9))
+        lines = "".join(f"{event.to_json()}\n" for event in said)
+        key = StoredOutputs(store, 3).events_key(2)
+        store.write(key, gzip.compress(lines.encode()))
+        report = restore.restore(file, replace=True)
+        assert report.caught_up == {3: [2]}
+        assert db.session.scalar(select(Metric.epoch).where(Metric.job_id == 3)) == 9
+        assert (report.outputs.missing, report.outputs.changed) == ({1: 1}, {1: 1})
+        assert report.unknown_jobs == [5000]
+        assert make_job().id == 5001 + JOB_IDS_LEFT_OUT
+        db.session.remove()
+        db.engine.dispose()
+
+
+def put(
+    store: Store, job_id: int, names: Sequence[str], *, text: str, beside: Sequence[str] = ()
+) -> None:
+    """Store files of a job's first attempt, beside some that are there."""
+    outputs = StoredOutputs(store, job_id)
+    files = {f"checkpoints/{n}": outputs.index(1).files[f"checkpoints/{n}"] for n in beside}
+    for name in names:
+        sha256 = hashlib.sha256(text.encode()).hexdigest()
+        key = object_key(outputs.attempt_prefix(1), name, sha256=sha256)
+        store.write(key, text.encode())
+        name = f"checkpoints/{name}"
+        files[name] = StoredFile(name, len(text), sha256, key, modified=1.0)
+    outputs.write(Index(files, 1))
 
 
 def test_a_name_that_leads_out_of_a_jobs_folder_is_no_file_of_it() -> None:

@@ -7,6 +7,7 @@ the database, the database learns after a restore from the jobs' journals.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from sqlalchemy import Table as SqlTable
 
 from modelyard import __version__
 from modelyard.settings import SETTINGS, Settings, load_settings
+from modelyard.storage import StorageError
 from webapp.config import settings
 from webapp.extensions import db
 from webapp.models import Artifact, Job
@@ -33,6 +35,8 @@ from webapp.services.backup_archive import (
     Table,
 )
 from webapp.services.outputs_index import OutputFile
+
+logger = logging.getLogger(__name__)
 
 SECRETS = ("secret.key", "flower.password", "admin.password")  # what the home folder keeps of them
 _ENDED = ("completed", "failed", "cancelled")
@@ -58,6 +62,11 @@ def backup_to(path: Path, *, with_outputs: bool = False) -> Manifest:
 
 def backup(file: BinaryIO, *, with_outputs: bool = False) -> Manifest:
     """Write a backup to an open file, front to back. Raises BackupError and OSError."""
+    if with_outputs and settings().store:
+        raise BackupError(
+            f"The jobs' files are in the store {settings().store}, whose own copies and versions "
+            "keep them; take the backup without --with-outputs"
+        )
     archive = ArchiveWriter(file)
     with backup_tables.snapshot(db.engine) as connection:
         revision = schema.revision_of(connection)
@@ -71,7 +80,7 @@ def backup(file: BinaryIO, *, with_outputs: bool = False) -> Manifest:
         rows = {table.name: _add_table(archive, connection, table) for table in tables}
         last_ids = backup_tables.last_ids(connection)  # after the rows: never too low
         _add_secrets(archive)
-        outputs = _add_outputs(archive, connection, with_outputs=with_outputs)
+        outputs, problem = _add_outputs(archive, connection, with_outputs=with_outputs)
         manifest = Manifest(
             format=FORMAT,
             modelyard=__version__,
@@ -87,6 +96,7 @@ def backup(file: BinaryIO, *, with_outputs: bool = False) -> Manifest:
                 for table in tables
             },
             outputs=outputs,
+            outputs_problem=problem,
             settings=chosen_settings(settings()),
             members=archive.members,
         )
@@ -120,23 +130,34 @@ def _add_secrets(archive: ArchiveWriter) -> None:
             archive.add(f"home/{name}", path.read_bytes())
 
 
-def _add_outputs(archive: ArchiveWriter, connection: Connection, *, with_outputs: bool) -> int:
+def _add_outputs(
+    archive: ArchiveWriter, connection: Connection, *, with_outputs: bool
+) -> tuple[int, str | None]:
+    """Add the index, and return how many files it tells of and why they are not all."""
     kept = _recorded_of_ended(connection) if with_outputs else set()
     copied: list[OutputFile] = []
     parts = Parts(archive, lambda number: f"index/{number:06}.jsonl")
-    for file in outputs_index.files(connection):
-        parts.add(asdict(file))
-        if (file.job, file.name) in kept:
-            copied.append(file)
+    problem = None
+    try:
+        for file in outputs_index.files(connection):
+            parts.add(asdict(file))
+            if (file.job, file.name) in kept:
+                copied.append(file)
+    except StorageError as error:
+        problem = str(error)  # a store that is away is no reason to lose the database
     parts.flush()
     for file in copied:
-        try:
-            with file.path.open("rb") as content:
-                size = os.fstat(content.fileno()).st_size
-                archive.add_stream(f"outputs/{file.job}/{file.name}", content, size=size)
-        except FileNotFoundError:
-            continue  # deleted meanwhile
-    return parts.count
+        _add_output(archive, file)
+    return parts.count, problem
+
+
+def _add_output(archive: ArchiveWriter, file: OutputFile) -> None:
+    try:
+        with file.path.open("rb") as content:
+            size = os.fstat(content.fileno()).st_size
+            archive.add_stream(f"outputs/{file.job}/{file.name}", content, size=size)
+    except FileNotFoundError:
+        logger.info("job %s: %s was removed meanwhile", file.job, file.name)
 
 
 def _recorded_of_ended(connection: Connection) -> set[tuple[int, str]]:

@@ -54,6 +54,7 @@ class Manifest:
     revision: str
     tables: dict[str, Table]
     outputs: int  # files in the index of outputs
+    outputs_problem: str | None  # why the index does not tell of all
     settings: dict[str, str]  # what was set, without secrets and addresses: for people
     members: dict[str, tuple[int, str]] = field(default_factory=dict)  # size and sha256 by name
 

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy import Connection, select
 
 from adapters.wire import job_folder
+from modelyard.storage import ObjectDamaged, ObjectMissing, Store, open_store
+from modelyard.stored_outputs import StoredOutputs
 from webapp.config import settings
 from webapp.models import Artifact
+
+logger = logging.getLogger(__name__)
 
 # A file that was recorded and then written again is newer than its row.
 _CLOCK_MARGIN_SECONDS = 2.0
 _JOB = re.compile(r"[1-9][0-9]{0,8}")  # a number that the database can give
+_KEY = re.compile(rf"jobs/({_JOB.pattern})/(?:attempts/([0-9]{{1,9}})/)?")
 
 
 @dataclass(frozen=True)
@@ -38,39 +44,64 @@ class OutputFile:
         return path
 
 
-@dataclass
 class Comparison:
-    """Jobs whose files are not those that an index tells of."""
+    """Jobs whose files are not those that an index tells of, which it tells job by job."""
 
-    missing: dict[int, int] = field(default_factory=dict)  # how many files, by job
-    changed: dict[int, int] = field(default_factory=dict)  # written again, grown, cut
+    def __init__(self, *, with_content: bool) -> None:
+        self.missing: dict[int, int] = {}  # how many files, by job
+        self.changed: dict[int, int] = {}  # written again, grown, cut
+        self._with_content = with_content
+        self._store = _store()
+        self._job = 0
+        self._stored: dict[str, OutputFile] = {}  # what the store has of that job
 
-    def take(self, file: OutputFile, *, with_content: bool) -> None:
-        """Look at the file that an index tells of."""
-        try:
-            stat = file.path.stat()
-        except OSError:
+    def take(self, file: OutputFile) -> None:
+        """Look at the file that an index tells of. Raises StorageError."""
+        differs = self._differs(file)
+        if differs is None:
             self.missing[file.job] = self.missing.get(file.job, 0) + 1
-            return
-        if _differs(file, stat, with_content=with_content):
+        elif differs:
             self.changed[file.job] = self.changed.get(file.job, 0) + 1
+
+    def _differs(self, file: OutputFile) -> bool | None:
+        """Tell whether a file has changed; None where it is gone."""
+        if self._store is not None:
+            there = self._in_store(self._store, file)
+            return None if there is None else there.sha256 != file.sha256
+        try:
+            return _differs(file, file.path.stat(), with_content=self._with_content)
+        except FileNotFoundError:
+            return None
+
+    def _in_store(self, store: Store, file: OutputFile) -> OutputFile | None:
+        if self._job != file.job:
+            self._job = file.job
+            self._stored = {one.name: one for one in _files_of(store, file.job)}
+        return self._stored.get(file.name)
 
 
 def files(connection: Connection) -> Iterator[OutputFile]:
-    """Yield what lies in the outputs folder, with the checksums that the database has."""
+    """Yield what jobs have written, job by job: in the store, or in the outputs folder.
+
+    There with the checksums that the database has. Raises StorageError.
+    """
+    store = _store()
+    if store is not None:
+        for job_id in sorted(_stored_attempts(store)):
+            yield from _files_of(store, job_id)
+        return
     for job_id in job_ids():
-        recorded = _recorded(connection, job_id)
-        folder = settings().outputs / job_folder(job_id)
-        for path in _below(folder):
-            try:
-                stat = path.stat()
-            except OSError:
-                continue  # replaced or removed just now: the job is at work
-            name = path.relative_to(folder).as_posix()
-            yield OutputFile(
-                job=job_id, name=name, size=stat.st_size, modified=stat.st_mtime,
-                sha256=_known_sha256(recorded.get(name), stat),
-            )  # fmt: skip
+        yield from _files_below(connection, job_id)
+
+
+def known_jobs() -> dict[int, int]:
+    """Return the jobs that have left anything, each with the newest attempt in the store.
+
+    Raises StorageError.
+    """
+    store = _store()
+    stored = {} if store is None else _stored_attempts(store)
+    return {job_id: stored.get(job_id, 0) for job_id in sorted({*job_ids(), *stored})}
 
 
 def job_ids() -> list[int]:
@@ -79,6 +110,48 @@ def job_ids() -> list[int]:
     if not folder.is_dir():
         return []
     return sorted(int(path.name) for path in folder.iterdir() if _JOB.fullmatch(path.name))
+
+
+def _store() -> Store | None:
+    url = settings().store
+    return None if url is None else open_store(url)
+
+
+def _stored_attempts(store: Store) -> dict[int, int]:
+    """Return the newest attempt that has anything in the store, by job."""
+    found: dict[int, int] = {}
+    for entry in store.list("jobs/"):
+        if key := _KEY.match(entry.key):
+            job_id = int(key[1])
+            found[job_id] = max(found.get(job_id, 0), int(key[2] or 0))
+    return found
+
+
+def _files_of(store: Store, job_id: int) -> Iterator[OutputFile]:
+    try:
+        found = StoredOutputs(store, job_id).everything().files.values()
+    except (ObjectDamaged, ObjectMissing) as error:
+        logger.warning("job %s: what it has in the store cannot be told: %s", job_id, error)
+        return
+    for file in found:
+        yield OutputFile(
+            job=job_id, name=file.name, size=file.size, modified=file.modified, sha256=file.sha256
+        )
+
+
+def _files_below(connection: Connection, job_id: int) -> Iterator[OutputFile]:
+    recorded = _recorded(connection, job_id)
+    folder = settings().outputs / job_folder(job_id)
+    for path in _below(folder):
+        try:
+            stat = path.stat()
+        except OSError:
+            continue  # replaced or removed just now: the job is at work
+        name = path.relative_to(folder).as_posix()
+        yield OutputFile(
+            job=job_id, name=name, size=stat.st_size, modified=stat.st_mtime,
+            sha256=_known_sha256(recorded.get(name), stat),
+        )  # fmt: skip
 
 
 def _below(folder: Path) -> Iterator[Path]:

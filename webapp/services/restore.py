@@ -12,7 +12,7 @@ import fcntl
 import json
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -22,6 +22,7 @@ from sqlalchemy import select
 
 from adapters.wire import JOURNAL_NAME
 from modelyard.settings import write_private
+from modelyard.storage import StorageError
 from webapp.config import settings
 from webapp.extensions import db
 from webapp.models import Job, JobStatus
@@ -46,10 +47,11 @@ class Report:
 
     manifest: Manifest
     set_aside: Path | None  # the backup of what was there before
+    outputs: Comparison
     caught_up: dict[int, list[int]] = field(default_factory=dict)  # later attempts by job
     going_on: list[int] = field(default_factory=list)  # jobs that are queued or running
-    outputs: Comparison = field(default_factory=Comparison)
     unknown_jobs: list[int] = field(default_factory=list)  # have files, and are not in the backup
+    problem: str | None = None
     other_settings: dict[str, str] = field(default_factory=dict)  # set there, not so here
 
 
@@ -62,13 +64,18 @@ def restore(path: Path, *, replace: bool = False, check_outputs: bool = False) -
     with _nobody_at_work():
         manifest = verify(path)
         _refuse_newer(manifest)
-        set_aside = _make_room(replace=replace)
-        report = Report(manifest, set_aside=set_aside, unknown_jobs=_later_jobs(manifest))
+        jobs = _jobs_with_files()
+        report = Report(
+            manifest,
+            set_aside=_make_room(replace=replace),
+            outputs=Comparison(with_content=check_outputs),
+            unknown_jobs=[id for id in jobs if id > (manifest.tables["jobs"].last_id or 0)],
+        )
         with _secrets(path, replace=replace):
-            restore_database(path, manifest)
+            restore_database(path, manifest, last_job=max(jobs, default=0))
         _restore_outputs(path)
-        _compare_outputs(path, report, check_outputs=check_outputs)
-        _catch_up(report)
+        _look_around(path, report)
+        _catch_up(report, jobs)
         return report
 
 
@@ -114,10 +121,13 @@ def _make_room(*, replace: bool) -> Path | None:
     return kept
 
 
-def _later_jobs(manifest: Manifest) -> list[int]:
-    """Return the jobs with files here that were made after the backup."""
-    last = manifest.tables["jobs"].last_id or 0
-    return [job_id for job_id in outputs_index.job_ids() if job_id > last]
+def _jobs_with_files() -> dict[int, int]:
+    try:
+        return outputs_index.known_jobs()
+    except StorageError as error:
+        raise BackupError(
+            f"The store is needed to know which numbers of jobs are in use: {error}"
+        ) from error
 
 
 @contextmanager
@@ -156,22 +166,29 @@ def _restore_outputs(path: Path) -> None:
         partial.replace(place)
 
 
-def _compare_outputs(path: Path, report: Report, *, check_outputs: bool) -> None:
-    for _, content in members_below(path, "index"):
-        for line in content:
-            report.outputs.take(OutputFile(**json.loads(line)), with_content=check_outputs)
+def _look_around(path: Path, report: Report) -> None:
+    """Compare the jobs' files and the settings with those of the backup."""
+    try:
+        for _, content in members_below(path, "index"):
+            for line in content:
+                report.outputs.take(OutputFile(**json.loads(line)))
+    except StorageError as error:
+        report.problem = f"Not all files of jobs were looked for: {error}"
     here, there = chosen_settings(settings()), report.manifest.settings
     report.other_settings = {n: value for n, value in there.items() if here.get(n) != value}
 
 
-def _catch_up(report: Report) -> None:
+def _catch_up(report: Report, jobs: Mapping[int, int]) -> None:
     """Record what files tell of later attempts, and note which jobs go on."""
     since = datetime.fromisoformat(report.manifest.created_at).timestamp() - _CLOCK_MARGIN_SECONDS
-    for job_id in outputs_index.job_ids():
+    for job_id, stored in jobs.items():
         job = db.session.get(Job, job_id)
-        if job is None or not (job.status in _UNDER_WAY or _written_since(job_id, since)):
+        if job is None:
             continue
-        if later := catch_up(job_id):
+        newer = stored > job.attempt or _written_since(job_id, since)
+        if not (job.status in _UNDER_WAY or newer):
+            continue
+        if later := catch_up(job_id, ask_store=True):
             report.caught_up[job_id] = later
     waiting = select(Job.id).where(Job.status.in_(_UNDER_WAY)).order_by(Job.id)
     report.going_on = list(db.session.scalars(waiting))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError
 
 from webapp.extensions import db
 from webapp.models import Job
-from webapp.services import backup_tables, outputs_index, schema
+from webapp.services import backup_tables, schema
 from webapp.services.backup_archive import BackupError, Manifest, members_below
 
 # Left free above what is known to be in use: jobs that were made after the backup may have left
@@ -28,15 +28,18 @@ _BUSY_SECONDS = 1.0
 _GOODBYE_SECONDS = 3.0  # what PostgreSQL may need to notice that a connection is closed
 
 
-def restore_database(path: Path, manifest: Manifest) -> None:
-    """Replace the application's database. Raises BackupError, with nothing changed."""
+def restore_database(path: Path, manifest: Manifest, *, last_job: int) -> None:
+    """Replace the application's database; new jobs come after ``last_job`` and what it has.
+
+    Raises BackupError, with nothing changed.
+    """
     db.engine.dispose()
     file = schema.sqlite_file()
     try:
         if file is None:
-            _restore_postgresql(path, manifest)
+            _restore_postgresql(path, manifest, last_job)
         else:
-            _restore_sqlite(path, manifest, file)
+            _restore_sqlite(path, manifest, last_job, file)
     except DBAPIError as error:
         raise BackupError(
             f"The database does not take the backup, nothing is changed: {error.orig}"
@@ -73,13 +76,13 @@ def what_is_there() -> str:
     return named if any(counts.values()) else ""
 
 
-def _restore_postgresql(path: Path, manifest: Manifest) -> None:
+def _restore_postgresql(path: Path, manifest: Manifest, last_job: int) -> None:
     with db.engine.begin() as connection:
         quote = connection.dialect.identifier_preparer.quote
         for table in reversed(backup_tables.tables_of(connection)):
             connection.execute(text(f"DROP TABLE {quote(table.name)} CASCADE"))
         connection.execute(text("DROP TABLE IF EXISTS alembic_version"))
-        _load(connection, path, manifest)
+        _load(connection, path, manifest, last_job=last_job)
 
 
 def _other_connections() -> int:
@@ -93,7 +96,7 @@ def _other_connections() -> int:
     return int(count or 0)
 
 
-def _restore_sqlite(path: Path, manifest: Manifest, file: Path) -> None:
+def _restore_sqlite(path: Path, manifest: Manifest, last_job: int, file: Path) -> None:
     """Make the database in a file beside its place, and put it there."""
     file.parent.mkdir(parents=True, exist_ok=True)
     for stale in file.parent.glob(f".{file.name}.*"):
@@ -106,7 +109,7 @@ def _restore_sqlite(path: Path, manifest: Manifest, file: Path) -> None:
             with engine.connect() as connection:
                 connection.exec_driver_sql("PRAGMA foreign_keys=OFF")
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
-                _load(connection, path, manifest)
+                _load(connection, path, manifest, last_job=last_job)
                 _check_references(connection)
                 connection.commit()
             engine.dispose()  # the last one out writes the log into the file
@@ -158,7 +161,7 @@ def _check_references(connection: Connection) -> None:
         raise BackupError(f"Rows of the backup refer to rows that it lacks: {broken[:3]}")
 
 
-def _load(connection: Connection, path: Path, manifest: Manifest) -> None:
+def _load(connection: Connection, path: Path, manifest: Manifest, *, last_job: int) -> None:
     """Make the tables, fill and migrate them, in the transaction that the connection is in."""
     schema.migrate_within(connection, revision=manifest.revision)
     counts = _load_rows(connection, path, manifest)
@@ -169,7 +172,8 @@ def _load(connection: Connection, path: Path, manifest: Manifest) -> None:
     # A login that was ended after the backup must not come to life again.
     connection.execute(text("DELETE FROM auth_sessions"))
     least = {name: told.last_id or 0 for name, told in manifest.tables.items()}
-    least["jobs"] = _last_job(connection, least) + JOB_IDS_LEFT_OUT
+    newest = connection.scalar(select(func.max(Job.id))) or 0
+    least["jobs"] = max(newest, least.get("jobs", 0), last_job) + JOB_IDS_LEFT_OUT
     least["job_events"] = least.get("job_events", 0) + EVENT_IDS_LEFT_OUT
     tables = backup_tables.tables_of(connection)
     backup_tables.raise_last_ids(connection, tables, least=least)
@@ -190,8 +194,3 @@ def _load_rows(connection: Connection, path: Path, manifest: Manifest) -> dict[s
         added = backup_tables.insert_rows(connection, tables[table], columns, rows)
         counts[table] = counts.get(table, 0) + added
     return counts
-
-
-def _last_job(connection: Connection, least: Mapping[str, int]) -> int:
-    newest = connection.scalar(select(func.max(Job.id))) or 0
-    return max([newest, least.get("jobs", 0), *outputs_index.job_ids()])

@@ -17,6 +17,8 @@ def backup_lines(manifest: Manifest, path: Path) -> Iterator[str]:
     size = path.stat().st_size
     yield f"{path}: {size / 1e6:.1f} MB, revision {manifest.revision}, as of {manifest.created_at}"
     yield _counts(manifest) + f"; {manifest.outputs} files of jobs in the index"
+    if manifest.outputs_problem:
+        yield f"The index lacks files: {manifest.outputs_problem}"
     yield "It holds passwords' hashes and the home folder's keys: keep it as you keep those."
 
 
@@ -36,6 +38,8 @@ def restore_lines(report: Report) -> Iterator[str]:
     yield from _jobs(
         "were made after the backup and are lost; their files are still there", report.unknown_jobs
     )
+    if report.problem:
+        yield report.problem
     for name, value in report.other_settings.items():
         yield f"Set there and not so here: {name}={value}"
     yield "Everyone has to log in again. New jobs get numbers that were never in use."

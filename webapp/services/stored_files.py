@@ -17,7 +17,6 @@ from modelyard.store_process import ObjectStream, StoreProcess, ask
 from modelyard.stored_copies import read_state
 from webapp.config import settings
 from webapp.models import Artifact
-from webapp.services import broker
 from webapp.services.errors import NotFound, Unavailable
 from webapp.services.outputs import output_dir
 
@@ -47,7 +46,7 @@ class Passing:
 
 def used() -> bool:
     """Tell whether jobs' files travel through the store."""
-    return bool(settings().store) and broker.uses_broker()
+    return bool(settings().store) and settings().execution_mode == "celery"
 
 
 def show(artifact: Artifact, *, whole: bool) -> Kept | Passing | None:
