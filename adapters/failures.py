@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import errno
-
 import torch
 
 from adapters.contract import ErrorKind, TrainingError, TrainingJob
 from adapters.data.description import DatasetError
+from adapters.files import is_disk_full
 
-_DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 # What torch's allocators say; the one of the CPU raises a plain RuntimeError.
 _OUT_OF_MEMORY = (
     "out of memory",
@@ -66,7 +64,7 @@ def as_training_error(error: Exception, job: TrainingJob) -> TrainingError:
         )
     if is_out_of_memory(error):
         return out_of_memory(error, job)
-    if _is_disk_full(error):
+    if _found_no_space(error):
         return TrainingError(
             ErrorKind.DISK_FULL,
             f"no space left on the disk of '{job.output_dir}'",
@@ -109,9 +107,9 @@ def is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, RuntimeError) and any(part in text for part in _OUT_OF_MEMORY)
 
 
-def _is_disk_full(error: Exception) -> bool:
-    if isinstance(error, OSError):
-        return error.errno in _DISK_FULL
+def _found_no_space(error: Exception) -> bool:
+    if is_disk_full(error):
+        return True
     return isinstance(error, RuntimeError) and any(part in str(error) for part in _NOT_WRITTEN)
 
 

@@ -6,12 +6,19 @@ dies at whatever moment, the old file or the new one is there, whole.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
 _TEMPORARY = ".writing"
+_DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Tell whether the operating system found no space, or a quota used up."""
+    return isinstance(error, OSError) and error.errno in _DISK_FULL
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:

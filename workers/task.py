@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from errno import EDQUOT, ENOSPC
 from typing import Any
 
 import redis
@@ -16,6 +15,7 @@ from celery.exceptions import Ignore
 
 from adapters import wire
 from adapters.contract import ErrorKind, TrainingError, TrainingJob
+from adapters.files import is_disk_full
 from adapters.wire import Event, EventType, Outcome, job_folder
 from workers import runtime
 from workers.attempt import introduction, place, run_attempt
@@ -104,7 +104,7 @@ class AttemptRun:
         try:
             journal = Journal(self._job)
         except OSError as error:
-            return self._refuse(error)
+            return self._say_unwritten(error)
         publisher = Publisher(
             self._attempt.lease,
             journal.path,
@@ -142,20 +142,28 @@ class AttemptRun:
                 lease_until=lambda: self._attempt.lease.until,
                 stored=stored,
             )
+        except OSError as error:
+            if not is_disk_full(error):
+                raise
+            self._publish_all(publisher)
+            return self._say_unwritten(error, after=journal.seq)
         finally:
             if stored is not None:
                 stored.close()
-            # A result that Redis has not heard is not lost: this waits while Redis is away.
-            while not publisher.flush(wait_seconds=FLUSH_SECONDS):
-                if self._here.shutting_down or self._attempt.stop.current == Stop.LOST:
-                    publisher.give_up()
-                    break
+            self._publish_all(publisher)
             journal.close()
 
-    def _refuse(self, error: OSError) -> Ending:
-        """Fail an attempt whose folder cannot be written: there is no journal to say it in."""
+    def _publish_all(self, publisher: Publisher) -> None:
+        """Wait, also while Redis is away: a result that it has not heard is not lost."""
+        while not publisher.flush(wait_seconds=FLUSH_SECONDS):
+            if self._here.shutting_down or self._attempt.stop.current == Stop.LOST:
+                publisher.give_up()
+                return
+
+    def _say_unwritten(self, error: OSError, *, after: int = 0) -> Ending:
+        """Fail an attempt whose journal cannot be written, after so many events that are in it."""
         failure = TrainingError(
-            ErrorKind.DISK_FULL if error.errno in (ENOSPC, EDQUOT) else ErrorKind.UNSUPPORTED,
+            ErrorKind.DISK_FULL if is_disk_full(error) else ErrorKind.UNSUPPORTED,
             f"Worker {self._here.name} cannot write to {self._job.output_dir}: {error.strerror}",
             hint="Make space there, or see that MODELYARD_OUTPUTS is mounted and may be written.",
         )
@@ -164,7 +172,7 @@ class AttemptRun:
         said = [(EventType.STARTED, started), (EventType.FINISHED, ending.to_json())]
         events = [
             Event(self._job.id, self._job.attempt, seq, type, datetime.now(UTC), data)
-            for seq, (type, data) in enumerate(said, start=1)
+            for seq, (type, data) in enumerate(said[1 if after else 0 :], start=after + 1)
         ]
         self._attempt.lease.publish([event.to_json().encode() for event in events])
         return ending

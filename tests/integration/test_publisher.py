@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -108,3 +109,23 @@ def test_a_worker_that_has_lost_its_lease_says_nothing_more(
     assert not publisher.flush(wait_seconds=1)
     publisher.give_up()
     assert published(redis_service) == []
+
+
+def test_an_event_for_which_there_is_no_space_leaves_no_gap_and_its_place_to_the_last_word(
+    journal: Journal,
+) -> None:
+    journal.append(EventType.LOG, {"lines": ["fits"]})
+    file = journal._file.fileno()
+    kept, full = os.dup(file), os.open("/dev/full", os.O_WRONLY)
+    os.dup2(full, file)
+    with pytest.raises(OSError, match="No space left"):
+        journal.append(EventType.LOG, {"lines": ["does not fit"]})
+    os.dup2(kept, file)  # the space that the journal had kept
+    journal.append(EventType.FINISHED, {"outcome": "failed"})
+    for each in (kept, full):
+        os.close(each)
+    events = [Event.from_json(line) for line in journal.path.read_text().splitlines()]
+    assert [(event.seq, event.type) for event in events] == [
+        (1, EventType.LOG), (2, EventType.FINISHED),
+    ]  # fmt: skip
+    assert journal._reserve.closed

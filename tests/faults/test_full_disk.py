@@ -1,0 +1,59 @@
+"""A disk that is really full, in the middle of training."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults.site import Site, ended, training
+from webapp.services import job_actions
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of little more than what a job must find free, where one can be mounted."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=530m", "tmpfs", str(folder)]
+    done = subprocess.run(mount, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def fill(path: Path) -> None:
+    """Write a file as large as its disk allows."""
+
+    def write(size: int) -> None:
+        with path.open("ab", buffering=0) as file:
+            while True:
+                file.write(bytes(size))
+
+    for size in (2**20, 2**12):
+        with pytest.raises(OSError, match="No space left"):
+            write(size)
+
+
+def test_a_full_disk_ends_the_attempt_with_its_reason_and_frees_the_slot(
+    there: Site, small_disk: Path
+) -> None:
+    outputs = there.home / "outputs"
+    outputs.symlink_to(small_disk)
+    there.quick_worker("w1")
+    job = there.job(epochs=2, steps=12, step_seconds=0.5)
+    there.wait(job, training)
+    filler = small_disk / "filler"
+    fill(filler)
+    there.wait(job, lambda job: job.status == "failed")
+    assert job.error is not None
+    assert job.error["kind"] == "disk_full"
+    assert job.error["hint"]
+    assert job.attempt == 1
+    filler.unlink()
+    job_actions.resume(job, actor="test")
+    there.wait(job, ended, seconds=60)
+    assert (job.status, job.attempt) == ("completed", 2)
