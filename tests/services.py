@@ -31,6 +31,7 @@ from modelyard.ports import free_port
 from modelyard.process import die_with_parent
 
 T = TypeVar("T")
+ROOT = Path(__file__).parent.parent
 POSTGRES_BINARIES = "/usr/lib/postgresql/*/bin/pg_ctl"
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
@@ -214,10 +215,11 @@ class PostgresService:
 
 
 class S3Service:
-    """A real S3 server that keeps its objects in memory; may be frozen, and tells its requests."""
+    """A real S3 server; may be frozen or killed and started again, and tells its requests."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
         self.log = folder / "s3.log"
         self.port = free_port()
 
@@ -234,15 +236,20 @@ class S3Service:
     def start(self) -> None:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                python("-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)),
-                stdout=log, stderr=log, preexec_fn=partial(die_with_parent, os.getpid()),
+                python("-m", "tests.s3_server", str(self.port), str(self.folder / "objects")),
+                stdout=log, stderr=log, cwd=ROOT,
+                preexec_fn=partial(die_with_parent, os.getpid()),
             )  # fmt: skip
         wait_for(self._answers, timeout_seconds=60, what="an answer of the S3 server")
 
-    def stop(self) -> None:
-        self.thaw()
+    def kill(self) -> None:
+        """End it as a power cut would; started again, it has the objects it had answered for."""
         self.process.kill()
         self.process.wait()
+
+    def stop(self) -> None:
+        self.thaw()
+        self.kill()
 
     def freeze(self) -> None:
         self.process.send_signal(signal.SIGSTOP)
