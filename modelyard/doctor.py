@@ -17,6 +17,7 @@ CHECKS: tuple[Callable[[Settings], Iterable[Finding]], ...] = (
     services.database,
     folders.data_roots,
     folders.outputs,
+    folders.disks,
     folders.shared_outputs,
     folders.weights,
 )

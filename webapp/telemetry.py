@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from typing import Any
 
 from flask import Flask, Response, g, request
 from prometheus_client import (
@@ -21,7 +22,7 @@ from sqlalchemy import func, select
 from webapp.extensions import db
 from webapp.metrics_folder import FOLDER_VARIABLE
 from webapp.models import Job, JobStatus
-from webapp.services import broker, workers
+from webapp.services import broker, disk_use, workers
 from webapp.services.errors import Unavailable
 
 _requests = CollectorRegistry(auto_describe=True)
@@ -62,6 +63,7 @@ class _Gauges(registry.Collector):
     def collect(self) -> Iterator[GaugeMetricFamily]:
         yield _jobs()
         yield from _queues_and_workers()
+        yield from _disks()
 
 
 def _jobs() -> GaugeMetricFamily:
@@ -95,11 +97,38 @@ def _queues_and_workers() -> Iterator[GaugeMetricFamily]:
         for queue in queues:
             family.add_metric([queue["name"]], queue[name])
         yield family
+    yield _worker_disks(found)
     for name, meaning in (("slots", "Jobs a worker trains at once"), ("busy", "Jobs it trains")):
         family = GaugeMetricFamily(f"modelyard_worker_{name}", meaning, labels=["worker"])
         for worker in found:
             family.add_metric([worker["name"]], worker[name])
         yield family
+
+
+def _worker_disks(found: list[dict[str, Any]]) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(
+        "modelyard_worker_free_bytes", "Left of a worker's volume", labels=["worker", "name"]
+    )
+    for worker in found:
+        for disk in worker.get("disks", []):
+            family.add_metric([worker["name"], disk["name"]], disk["free"])
+    return family
+
+
+def _disks() -> Iterator[GaugeMetricFamily]:
+    used = GaugeMetricFamily(
+        "modelyard_used_bytes", "What it takes, as last measured", labels=["name"]
+    )
+    for use in disk_use.uses():
+        used.add_metric([use.name], use.size)
+    yield used
+    free = GaugeMetricFamily("modelyard_free_bytes", "Left of its volume", labels=["name"])
+    total = GaugeMetricFamily("modelyard_volume_bytes", "Size of its volume", labels=["name"])
+    for volume in disk_use.volumes():
+        for name in volume.names:
+            free.add_metric([name], volume.free)
+            total.add_metric([name], volume.total)
+    yield from (free, total)
 
 
 def _begin() -> None:

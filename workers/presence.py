@@ -20,6 +20,7 @@ from modelyard.gpu_guard import GpuGuard
 from modelyard.gpus import Gpu, device_indices
 from workers.control import Attempt, Control
 from workers.devices import Slots, device_title, gpu_watch
+from workers.disks import Disks
 from workers.inventory import Inventory
 
 logger = logging.getLogger(__name__)
@@ -52,6 +53,7 @@ class Presence:
         gpus: GpuGuard,
         control: Control,
         inventory: Inventory,
+        disks: Disks,
         on_drain: Callable[[bool], None],
     ) -> None:
         self._client = client
@@ -62,6 +64,7 @@ class Presence:
         self._gpus = gpus
         self._control = control
         self._inventory = inventory
+        self._disks = disks
         self._versions = framework_versions(frameworks)
         self._host = socket.gethostname()
         self._stopped = threading.Event()
@@ -134,6 +137,7 @@ class Presence:
             "jobs": [_brief(attempt) for attempt in attempts],
             "cpu_percent": psutil.cpu_percent(),
             "memory_percent": memory.percent,
+            "disks": self._disks.describe(),
             "last_seen": wire.format_time(now),
             "status": "draining" if self._draining else "online",
         }

@@ -19,6 +19,7 @@ from workers.asks import Asks
 from workers.control import Attempt, Control
 from workers.dataset_cache import cache_of
 from workers.devices import Slots, gpu_watch
+from workers.disks import Disks
 from workers.inventory import Inventory
 from workers.notice import SpotNotice
 from workers.presence import Presence
@@ -65,6 +66,10 @@ class Runtime:
         self.inventory = Inventory(
             self.frameworks, template=self.template, weights=settings.weights
         )
+        folders = {"outputs": settings.outputs}
+        if settings.store:
+            folders["data_cache"] = settings.data_cache
+        self.disks = Disks(folders)
         self.presence = Presence(
             self.redis,
             name=self.name,
@@ -74,6 +79,7 @@ class Runtime:
             gpus=self.gpus,
             control=self.control,
             inventory=self.inventory,
+            disks=self.disks,
             on_drain=on_drain,
         )
         self.asks = Asks(self.redis, settings=settings, name=self.name, frameworks=self.frameworks)
@@ -95,6 +101,7 @@ class Runtime:
         self.inventory.start()
         self.gpus.start()
         self.control.start()
+        self.disks.start()
         self.presence.start()
         if self.notice is not None:
             self.notice.start()
@@ -118,6 +125,7 @@ class Runtime:
         self.control.stop()
         self.gpus.stop()
         self.presence.stop()
+        self.disks.stop()
         self.asks.stop()
 
 

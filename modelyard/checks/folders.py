@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import tempfile
 import uuid
@@ -11,10 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from modelyard.checks import Finding, ok, problem, warning
+from modelyard.disk import existing, readable, room
 from modelyard.settings import Settings
 
-LEAST_DISK_GIB = 1.0
-LITTLE_DISK_GIB = 10.0
+LEAST_DISK_BYTES = 10**9
 _MARKER = ".modelyard-outputs"
 _MARKER_KEY = "modelyard:outputs"  # string: '<id in the marker> <host that made it>'
 
@@ -35,7 +34,7 @@ def data_roots(settings: Settings) -> Iterator[Finding]:
 
 
 def outputs(settings: Settings) -> Iterator[Finding]:
-    """Look whether checkpoints can be written, and whether there is room for them."""
+    """Look whether checkpoints can be written."""
     folder = settings.outputs
     place = next(path for path in (folder, *folder.parents) if path.exists())
     try:
@@ -45,15 +44,33 @@ def outputs(settings: Settings) -> Iterator[Finding]:
         remedy = f"let this user write there (chown), or set MODELYARD_OUTPUTS ({error.strerror})"
         yield problem("outputs", f"{folder} cannot be written", remedy=remedy)
         return
-    free = shutil.disk_usage(place).free / 2**30
-    text = f"{folder}, {free:.1f} GiB free"
-    remedy = "delete old outputs, or set MODELYARD_OUTPUTS to a larger disk"
-    if free < LEAST_DISK_GIB:
-        yield problem("outputs", text, remedy=remedy)
-    elif free < LITTLE_DISK_GIB:
-        yield warning("outputs", text, remedy=remedy)
-    else:
-        yield ok("outputs", text)
+    yield ok("outputs", str(folder))
+
+
+def disks(settings: Settings) -> Iterator[Finding]:
+    """Look whether the volumes of the folders have room left, each volume once."""
+    folders = {
+        "MODELYARD_OUTPUTS": settings.outputs,
+        "MODELYARD_HOME": settings.home,
+        "MODELYARD_UPLOADS": settings.uploads,
+        "MODELYARD_DATA_CACHE": settings.data_cache,
+        "MODELYARD_WEIGHTS": settings.weights,
+    }
+    seen = set()
+    for variable, folder in folders.items():
+        left = room(folder)
+        volume = existing(folder).stat().st_dev
+        if left is None or volume in seen:
+            continue
+        seen.add(volume)
+        text = f"{readable(left.free)} of {readable(left.total)} free for {folder}"
+        remedy = f"delete jobs, see what modelyard gc --dry-run tells, or set {variable} elsewhere"
+        if left.free < LEAST_DISK_BYTES:
+            yield problem("disk", text, remedy=remedy)
+        elif left.low:
+            yield warning("disk", text, remedy=remedy)
+        else:
+            yield ok("disk", text)
 
 
 def shared_outputs(settings: Settings) -> Iterator[Finding]:

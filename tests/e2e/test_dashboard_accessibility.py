@@ -21,6 +21,7 @@ PAGES = (
     "/jobs/{failed}",
     "/jobs/{pending}",
     "/workers",
+    "/storage",
 )
 
 

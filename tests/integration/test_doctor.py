@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -124,3 +125,18 @@ def test_the_command_ends_with_one_where_something_will_not_work(tmp_path: Path)
     assert done.returncode == 1
     assert "FAIL  redis" in done.stdout
     assert "1 problem to mend" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("free", "level"),
+    [(500 * 10**6, Level.PROBLEM), (9 * 10**9, Level.WARNING), (49 * 10**9, Level.WARNING),
+     (51 * 10**9, Level.OK)],
+)  # fmt: skip
+def test_a_volume_that_is_nearly_full_is_pointed_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, level: Level
+) -> None:
+    usage = shutil._ntuple_diskusage(10**12, 10**12 - free, free)  # type: ignore[attr-defined]
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    (finding,) = folders.disks(settings_with(tmp_path))  # all on one volume
+    assert finding.level == level
+    assert "of 1 TB free" in finding.text

@@ -32,6 +32,7 @@ def init_app(app: OpenAPI) -> None:
         jobs,
         operations,
         projects,
+        storage,
         trained,
         workers,
     )
@@ -50,6 +51,7 @@ def init_app(app: OpenAPI) -> None:
         trained,
         events,
         workers,
+        storage,
         operations,
     )
     for module in resources:

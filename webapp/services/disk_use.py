@@ -7,7 +7,7 @@ shown. No web request walks a folder.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any
 import redis
 from sqlalchemy import func, select, text, update
 
-from modelyard.disk import Room, existing, room, tree_bytes
+from modelyard.disk import existing, room, tree_bytes
 from webapp.config import settings
 from webapp.extensions import db
 from webapp.models import CopyStatus, DatasetCopy, DiskMeasure, Job, Project, User
@@ -46,7 +46,9 @@ class Volume:
 
     names: list[str]
     path: str  # the first of those folders
-    room: Room
+    total: int  # bytes
+    free: int  # bytes
+    low: bool  # it is about to be full
 
 
 def due() -> bool:
@@ -135,7 +137,11 @@ def _volumes(folders: dict[str, Path]) -> list[Volume]:
         folder = folders[together[0]]
         left = room(folder)
         if left is not None:
-            found.append(Volume(names=together, path=str(folder), room=left))
+            found.append(
+                Volume(
+                    names=together, path=str(folder), total=left.total, free=left.free, low=left.low
+                )
+            )
     return found
 
 
@@ -167,8 +173,3 @@ def _redis() -> dict[str, int]:
     except redis.RedisError:
         return {}
     return {"redis_memory": int(told["used_memory"])}
-
-
-def low(found: Sequence[Volume]) -> list[Volume]:
-    """Return the volumes that are about to be full."""
-    return [volume for volume in found if volume.room.low]

@@ -56,6 +56,13 @@ class GpuOut(Out):
     held_by: GpuHolderOut | None = Field(None, description="Who else has it, so that it waits")
 
 
+class DiskOut(Out):
+    name: str = Field(description="outputs or data_cache")
+    total: int = Field(description="Bytes of the volume that it lies on")
+    free: int = Field(description="Bytes")
+    low: bool = Field(description="Less than 5 % or 10 GB is free")
+
+
 class WorkerOut(Out):
     name: str
     host: str
@@ -72,6 +79,7 @@ class WorkerOut(Out):
     jobs: list[WorkerJobOut]
     cpu_percent: float | None = None
     memory_percent: float | None = None
+    disks: list[DiskOut] = Field(default_factory=list)
     last_seen: str
     status: str = Field(description="online, or draining: it takes no new job")
 
