@@ -130,6 +130,7 @@ def test_every_value_comes_back_in_either_database(
         assert last["job_events"] == 700 + EVENT_IDS_LEFT_OUT
         assert make_job().id == 71 + JOB_IDS_LEFT_OUT
         assert report.going_on == [3]
+        assert report.lost_datasets == ["shades"]
         assert (home / "secret.key").read_text() == "k" * 64
         assert (home / "admin.password").stat().st_mode & 0o777 == 0o600
         login = Person(app).post("/auth/login", {"email": EMAIL, "password": PASSWORD})

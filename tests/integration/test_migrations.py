@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ from webapp import create_app
 from webapp.extensions import db
 from webapp.models import Job
 from webapp.services import backup_tables, schema
+from webapp.services.errors import Unavailable
 from webapp.services.recorder import record
 
 Make = Callable[[str], Flask]
@@ -222,6 +224,25 @@ def _project(copy: Path) -> tuple[str, str]:
         statement = "SELECT version_num, name FROM alembic_version, projects"
         found: tuple[str, str] = connection.execute(statement).fetchone()
         return found
+
+
+def test_a_database_that_cannot_be_copied_is_not_upgraded(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'modelyard.db'}"
+    app = create_app(load_settings(environment(tmp_path, database_url=url)))
+    with app.app_context():
+        with transaction() as connection:
+            schema.migrate_within(connection, revision="0001")
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))  # as on a full disk
+        try:
+            with pytest.raises(Unavailable, match=r"not upgraded.*make space there"):
+                schema.migrate()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert list((tmp_path / "backups").iterdir()) == []
+        with db.engine.connect() as connection:
+            assert schema.revision_of(connection) == "0001"
+        db.engine.dispose()
 
 
 def test_a_migration_that_fails_leaves_the_database_as_it_was(

@@ -25,7 +25,7 @@ from modelyard.settings import write_private
 from modelyard.storage import StorageError
 from webapp.config import settings
 from webapp.extensions import db
-from webapp.models import Job, JobStatus
+from webapp.models import Dataset, Job, JobStatus
 from webapp.services import outputs_index, schema
 from webapp.services.backup import SECRETS, backup_to, chosen_settings
 from webapp.services.backup_archive import BackupError, Manifest, members_below, verify
@@ -50,6 +50,7 @@ class Report:
     outputs: Comparison
     caught_up: dict[int, list[int]] = field(default_factory=dict)  # later attempts by job
     going_on: list[int] = field(default_factory=list)  # jobs that are queued or running
+    lost_datasets: list[str] = field(default_factory=list)  # whose folders are not here
     unknown_jobs: list[int] = field(default_factory=list)  # have files, and are not in the backup
     problem: str | None = None
     other_settings: dict[str, str] = field(default_factory=dict)  # set there, not so here
@@ -174,6 +175,9 @@ def _look_around(path: Path, report: Report) -> None:
                 report.outputs.take(OutputFile(**json.loads(line)))
     except StorageError as error:
         report.problem = f"Not all files of jobs were looked for: {error}"
+    datasets = db.session.scalars(select(Dataset).order_by(Dataset.id))
+    report.lost_datasets = [one.name for one in datasets if not Path(one.path).is_dir()]
+    db.session.rollback()
     here, there = chosen_settings(settings()), report.manifest.settings
     report.other_settings = {n: value for n, value in there.items() if here.get(n) != value}
 

@@ -38,6 +38,9 @@ def restore_lines(report: Report) -> Iterator[str]:
     yield from _jobs(
         "were made after the backup and are lost; their files are still there", report.unknown_jobs
     )
+    if lost := report.lost_datasets:
+        more = f" and {len(lost) - _NAMED} more" if len(lost) > _NAMED else ""
+        yield f"{len(lost)} data sets are not where they were: {', '.join(lost[:_NAMED])}{more}"
     if report.problem:
         yield report.problem
     for name, value in report.other_settings.items():

@@ -129,6 +129,11 @@ def _copy_sqlite(file: Path, copy: Path) -> None:
         with closing(sqlite3.connect(file)) as source, closing(sqlite3.connect(partial)) as target:
             source.backup(target)
         partial.replace(copy)
+    except (OSError, sqlite3.Error) as error:
+        raise Unavailable(
+            f"The database is not upgraded, for it cannot be copied to {copy.parent} first "
+            f"({error}); make space there"
+        ) from error
     finally:
         partial.unlink(missing_ok=True)
 
