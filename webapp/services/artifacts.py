@@ -47,6 +47,8 @@ def _find(job: Job, name: str, *, whole: bool) -> StoredFile | Passing:
     if artifact is None:
         raise NotFound(f"Job {job.id} has no artifact of this name")
     if stored_files.used():
+        db.session.expunge(artifact)
+        db.session.rollback()  # hold no connection while the store is waited for
         shown = stored_files.show(artifact, whole=whole)
         if isinstance(shown, Passing):
             return shown
