@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from modelyard.checks import Finding, Level, folders, frameworks, host, services
+from modelyard.checks import Finding, Level, folders, frameworks, host, services, store
 from modelyard.settings import Settings
 
 # In the order a person would mend things.
@@ -19,6 +19,7 @@ CHECKS: tuple[Callable[[Settings], Iterable[Finding]], ...] = (
     folders.outputs,
     folders.disks,
     folders.shared_outputs,
+    store.store,
     folders.weights,
 )
 _SIGNS = {Level.OK: "ok  ", Level.WARNING: "look", Level.PROBLEM: "FAIL"}

@@ -76,9 +76,10 @@ def disks(settings: Settings) -> Iterator[Finding]:
 def shared_outputs(settings: Settings) -> Iterator[Finding]:
     """Look whether this host's outputs folder is the one the other hosts have.
 
-    The first host leaves a mark in the folder and in Redis; another folder has another mark.
+    The first host leaves a mark in the folder and in Redis; another folder has another mark. With
+    a store each host has its own.
     """
-    if settings.redis_url is None or not settings.outputs.is_dir():
+    if settings.store or settings.redis_url is None or not settings.outputs.is_dir():
         return
     import redis
 
