@@ -23,6 +23,7 @@ from tests.worker_service import job_is
 from webapp.extensions import db
 from webapp.models import Attempt, Job, StatusChange
 from webapp.services import broker, executors, job_actions
+from webapp.services.errors import Refused
 from webapp.services.job_actions import CancelMode
 
 
@@ -271,6 +272,21 @@ def test_a_killed_child_is_followed_by_one_that_goes_on(there: Site) -> None:
     assert gone(children)
 
 
+def test_a_killed_template_takes_its_children_along_and_another_takes_its_place(
+    there: Site,
+) -> None:
+    there.quick_worker("w1")
+    job = there.job(epochs=30, loaders=1)
+    there.wait(job, in_epoch(3))
+    children = there.children()
+    template = psutil.Process(os.getpgid(children[0].pid)).parent()
+    assert template is not None
+    template.kill()
+    wait_for(lambda: gone(children), timeout_seconds=5, what="the end of its children")
+    there.wait(job, ended, seconds=60)
+    assert (job.status, job.attempt, job.lost_attempts) == ("completed", 2, 1)
+
+
 def test_a_child_that_always_dies_at_the_same_place_is_not_tried_for_ever(there: Site) -> None:
     there.quick_worker("w1")
     job = there.job(epochs=5, dies_at=2, becomes="failed")
@@ -475,6 +491,27 @@ def test_a_child_that_ignores_every_signal_is_killed_after_its_grace(there: Site
     assert gone(children)
     after = there.job(epochs=1)
     there.wait(after, ended)
+
+
+def test_each_request_to_stop_may_be_followed_by_a_harder_one(there: Site) -> None:
+    there.quick_worker("w1", MODELYARD_CANCEL_GRACE_SECONDS="3000")
+    job = there.job(epochs=1000, deaf=True, loaders=1, becomes="cancelled")
+    there.wait(job, training)
+    children = there.children()
+    for mode in (CancelMode.AFTER_EPOCH, CancelMode.NOW):
+        job_actions.cancel(job, mode=mode, actor=f"user:{mode}")
+        with pytest.raises(Refused):
+            job_actions.cancel(job, mode=CancelMode.AFTER_EPOCH, actor="user:soft")
+        wait_for(lambda: there.journal(job.id).count('"log"') >= 3, what="training that goes on")
+        assert not gone(children)
+    job_actions.cancel(job, mode=CancelMode.KILL, actor="user:kill")
+    there.wait(job, ended, seconds=10)
+    assert gone(children)
+    rows = db.session.scalars(
+        sa.select(StatusChange).filter_by(job_id=job.id).order_by(StatusChange.id)
+    )
+    told = [(row.actor, row.reason) for row in rows if row.status == "cancelling"]
+    assert told == [(f"user:{mode}", f"cancelled ({mode})") for mode in CancelMode]
 
 
 def test_the_history_tells_what_happened(there: Site) -> None:

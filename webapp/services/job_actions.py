@@ -13,10 +13,10 @@ from webapp.config import settings
 from webapp.extensions import db
 from webapp.models import Attempt, Job, JobStatus, LastCheckpoint
 from webapp.models.columns import utc_now
+from webapp.services import event_log
 from webapp.services.errors import Refused, Unavailable
 from webapp.services.executors import get_executor
 from webapp.services.lifecycle import transition
-from webapp.services.statements import affected
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ def cancel(job: Job, *, mode: CancelMode, actor: str) -> None:
     elif not transition(
         session, job, to=S.CANCELLING, only_from=frozenset({S.RUNNING}),
         actor=actor, reason=reason, cancel_mode=str(mode),
-    ) and not _harden(session, job, mode):  # fmt: skip
+    ) and not _harden(session, job, mode, actor=actor, reason=reason):  # fmt: skip
         session.rollback()
         raise Refused(f"Cannot cancel job with status '{job.status}'")
     session.commit()
@@ -104,18 +104,14 @@ def _require_last(job: Job) -> None:
         )
 
 
-def _harden(session: Session, job: Job, mode: CancelMode) -> bool:
-    """Let a job that is already cancelling stop harder."""
-    if job.status != S.CANCELLING or not mode.stronger_than(job.cancel_mode):
-        return False
-    changed = affected(
-        update(Job)
-        .where(Job.id == job.id, Job.status == S.CANCELLING, Job.attempt == job.attempt)
-        .values(cancel_mode=str(mode)),
-        session=session,
-    )
+def _harden(session: Session, job: Job, mode: CancelMode, *, actor: str, reason: str) -> bool:
+    """Let a job that is already cancelling stop harder; of two at once the harder one holds."""
+    event_log.lock_order(session)
     session.refresh(job)
-    return changed == 1
+    return mode.stronger_than(job.cancel_mode) and transition(
+        session, job, to=S.CANCELLING, only_from=frozenset({S.CANCELLING}),
+        actor=actor, reason=reason, cancel_mode=str(mode),
+    )  # fmt: skip
 
 
 def _enqueue(job: Job, *, only_from: JobStatus, actor: str, reason: str, resume: bool) -> None:

@@ -29,7 +29,7 @@ TRANSITIONS: dict[JobStatus, frozenset[JobStatus]] = {
     # To itself: where its attempt is over elsewhere (webapp.services.catching_up).
     S.QUEUED: frozenset({S.RUNNING, S.PENDING, S.CANCELLED, S.FAILED, S.QUEUED}),
     S.RUNNING: frozenset({S.COMPLETED, S.FAILED, S.CANCELLING, S.CANCELLED, S.QUEUED}),
-    S.CANCELLING: frozenset({S.CANCELLED, S.COMPLETED, S.FAILED}),
+    S.CANCELLING: frozenset({S.CANCELLED, S.COMPLETED, S.FAILED, S.CANCELLING}),  # harder
     S.COMPLETED: frozenset(),
     S.FAILED: frozenset({S.QUEUED}),  # resume
     S.CANCELLED: frozenset({S.QUEUED}),  # resume
