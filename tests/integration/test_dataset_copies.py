@@ -120,6 +120,24 @@ def test_a_registered_data_set_is_stored_and_its_jobs_are_sent(on_both: There):
     assert not dataset_claims.anything_to_do()
 
 
+def test_the_page_of_a_data_set_says_how_far_its_copy_is(there: There):
+    dataset = there.register()
+    assert dataset_copies.in_words(dataset) == "Not yet"
+    dataset_claims.claim("one")
+    dataset_claims.tell(db.session(), dataset.fingerprint, "one", done=5, total=12)
+    db.session.commit()
+    assert dataset_copies.in_words(dataset) == "Being put there, 41 %"
+    assert "(41 %)" in view(there.job(dataset))["waiting_reason"]
+    dataset_claims.postpone(dataset.fingerprint, "one", error="it is full", tries=1)
+    assert dataset_copies.in_words(dataset) == "Not yet: it is full"
+    dataset_claims.postpone(dataset.fingerprint, "one", error=None, tries=0)
+    silent(copy_of(dataset))
+    copy_of(dataset).try_at = None
+    db.session.commit()
+    there.pack()
+    assert (dataset_copies.in_words(dataset) or "").startswith("Yes, ")
+
+
 def test_the_same_content_elsewhere_is_stored_once(there: There):
     first = there.register()
     shutil.copytree(there.data / "tiny", there.data / "same")

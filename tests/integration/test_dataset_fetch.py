@@ -10,13 +10,13 @@ from typing import Any
 
 import psutil
 import pytest
+import redis
 from sqlalchemy import select
 
 from adapters.data.manifest import Manifest, dataset_prefix, manifest_key
-from modelyard.ports import free_port
 from modelyard.storage import Store, open_store
 from tests.factories import application, make_job
-from tests.faults.conftest import _quick_framework  # noqa: F401  # used by each test
+from tests.faults.conftest import _look_again
 from tests.faults.site import PLUGIN
 from tests.services import RedisService, S3Service, wait_for
 from tests.unit.data_sets import make_imagefolder, write_image
@@ -29,6 +29,8 @@ from webapp.services.job_view import view
 
 class Site(Instance):
     """A recorder, and workers elsewhere: their hosts have no folder of this one."""
+
+    recorder_process: subprocess.Popen[bytes]
 
     def __init__(self, home: Path, *, redis: RedisService, s3: S3Service) -> None:
         home.mkdir()
@@ -98,6 +100,10 @@ class Site(Instance):
         manifests = self.s3.requests("GET", f"{place}manifest.json")
         return self.s3.requests("GET", place) - manifests
 
+    def cancel(self, job: Job) -> None:
+        job_actions.cancel(job, mode=job_actions.CancelMode.NOW, actor="test")
+        self.wait(job, ended)
+
     def said(self, job: Job) -> str:
         rows = select(JobEvent).where(JobEvent.job_id == job.id, JobEvent.type == "log")
         return "".join(event.data["text"] for event in db.session.scalars(rows))
@@ -131,30 +137,46 @@ def is_stored(dataset: Dataset) -> bool:
     return copy is not None and copy.status == CopyStatus.STORED
 
 
+@pytest.fixture(scope="module")
+def whole_site(tmp_path_factory: pytest.TempPathFactory, s3: S3Service) -> Iterator[Site]:
+    """A recorder, and a worker w1 whose cache holds two small data sets."""
+    folder = tmp_path_factory.mktemp("site")
+    redis = RedisService(folder / "redis")
+    redis.start()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(PLUGIN))
+        for name, value in s3.environ.items():
+            patch.setenv(name, value)
+        _look_again()
+        there = Site(folder / "web", redis=redis, s3=s3)
+        with application(there.environ):
+            try:
+                there.recorder_process = there.recorder()
+                there.elsewhere("w1", MODELYARD_DATA_CACHE_SIZE="250 kB")  # a set takes 95 kB
+                yield there
+            finally:
+                there.stop()
+                redis.stop()
+    _look_again()
+
+
 @pytest.fixture
-def site(
-    tmp_path: Path, redis_service: RedisService, s3: S3Service, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Site]:
-    for name, value in s3.environ.items():
-        monkeypatch.setenv(name, value)
-    there = Site(tmp_path / "web", redis=redis_service, s3=s3)
-    with application(there.environ):
-        try:
-            yield there
-        finally:
-            there.stop()
+def site(whole_site: Site) -> Iterator[Site]:
+    db.session.rollback()
+    yield whole_site
+    whole_site.s3.thaw()
 
 
 def test_a_job_waits_for_its_data_set_trains_on_what_was_fetched_and_the_next_fetches_nothing(
-    site: Site, redis_service: RedisService
+    site: Site,
 ):
-    dataset = site.register()
+    site.s3.freeze()
+    dataset = site.register("first")
     first = site.job(dataset)
-    with redis_service.client() as client:
+    with redis_client(site) as client:
         assert client.llen("quick") == 0  # no worker hears of it before it can be trained
-    assert view(first)["waiting_reason"] == "Its data set waits to be put into the store"
-    site.recorder()
-    site.elsewhere("w1")
+    site.wait(first, lambda job: "put into the store" in view(job)["waiting_reason"])
+    site.s3.thaw()
     site.wait(first, completed)
     assert (first.attempt, site.shards_read(dataset)) == (1, 1)
     assert "it is fetched from the store" in site.said(first)
@@ -166,49 +188,56 @@ def test_a_job_waits_for_its_data_set_trains_on_what_was_fetched_and_the_next_fe
     assert "fetched" not in site.said(second)
 
 
+def redis_client(site: Site) -> redis.Redis:
+    return redis.Redis.from_url(site.environ["REDIS_URL"])
+
+
 def test_two_workers_of_a_host_that_need_it_at_once_fetch_it_once(site: Site):
-    site.recorder()
-    dataset = site.register(images=20)
+    dataset = site.register("for two")
     wait_for(lambda: is_stored(dataset), what="the copy")
-    for name in ("w1", "w2"):
-        site.elsewhere(name, host="shared")
-    jobs = [site.job(dataset, epochs=40) for _ in range(2)]
+    other = site.elsewhere("w1b", host="w1", MODELYARD_DATA_CACHE_SIZE="250 kB")
+    jobs = [site.job(dataset, epochs=100) for _ in range(2)]
     for job in jobs:
         site.wait(job, lambda job: job.status == "running" and job.progress)
     assert len({job.worker for job in jobs}) == 2
     assert site.shards_read(dataset) == 1
     for job in jobs:
-        job_actions.cancel(job, mode=job_actions.CancelMode.NOW, actor="test")
-        site.wait(job, ended)
+        site.cancel(job)
+    other.terminate()
+    other.wait(30)
 
 
 def test_a_worker_killed_in_mid_fetch_leaves_nothing_and_another_fetches_anew(site: Site):
-    site.recorder()
+    busy = site.job(site.register("small"), epochs=10_000)
+    site.wait(busy, lambda job: job.status == "running" and job.progress)  # w1 takes no more
     make_imagefolder(site.data / "large", images=1)
     for split in ("train", "val"):
         for name in ("cat", "dog"):
             write_image(site.data / "large" / split / name / "large.bmp", size=(2500, 2000))
     dataset = site.register("large", make=False)
     wait_for(lambda: is_stored(dataset), timeout_seconds=90, what="the copy")
-    w1 = site.elsewhere("w1")
+    w2 = site.elsewhere("w2")
     job = site.job(dataset)
-    part = site.cache("w1") / f"{dataset.fingerprint}.part"
+    part = site.cache("w2") / f"{dataset.fingerprint}.part"
     wait_for(part.exists, timeout_seconds=60, what="half a data set", pause_seconds=0.002)
     site.s3.freeze()
-    try:
-        fetching = [p for p in psutil.Process(w1.pid).children(recursive=True) if fetches(p)]
-        assert len(fetching) == 1
-        w1.kill()
-        w1.wait()
-        assert psutil.wait_procs(fetching, timeout=10)[1] == []
-    finally:
-        site.s3.thaw()
+    fetching = [p for p in psutil.Process(w2.pid).children(recursive=True) if fetches(p)]
+    assert len(fetching) == 1
+    w2.kill()
+    w2.wait()
+    assert psutil.wait_procs(fetching, timeout=10)[1] == []
+    site.s3.thaw()
     assert part.is_dir()
-    site.elsewhere("w2")
+    w3 = site.elsewhere("w3")
     site.wait(job, completed)
-    assert (job.attempt, job.worker) == (2, "w2")
-    site.elsewhere("w1 again", host="w1", MODELYARD_WORKER_NAME="w1")
+    assert (job.attempt, job.worker) == (2, "w3")
+    w3.terminate()
+    w2_again = site.elsewhere("w2")
     wait_for(lambda: not part.exists(), what="a swept cache")
+    site.cancel(busy)
+    for worker in (w3, w2_again):
+        worker.terminate()
+        worker.wait(30)
 
 
 def fetches(process: psutil.Process) -> bool:
@@ -216,27 +245,25 @@ def fetches(process: psutil.Process) -> bool:
 
 
 def test_a_cancel_ends_a_fetch_at_once(site: Site):
-    site.recorder()
-    w1 = site.elsewhere("w1")
-    dataset = site.register()
+    dataset = site.register("cancelled")
     wait_for(lambda: is_stored(dataset), what="the copy")
     site.s3.freeze()
-    try:
-        job = site.job(dataset)
-        site.wait(job, lambda job: "fetched from the store" in site.said(job))
-        job_actions.cancel(job, mode=job_actions.CancelMode.AFTER_EPOCH, actor="test")
-        site.wait(job, ended, seconds=10)
-        assert job.status == "cancelled"
-        assert not [p for p in psutil.Process(w1.pid).children(recursive=True) if fetches(p)]
-    finally:
-        site.s3.thaw()
+    job = site.job(dataset)
+    site.wait(job, lambda job: "fetched from the store" in site.said(job))
+    job_actions.cancel(job, mode=job_actions.CancelMode.AFTER_EPOCH, actor="test")
+    site.wait(job, ended, seconds=10)
+    assert job.status == "cancelled"
+    assert not [p for p in psutil.process_iter(["cmdline"]) if fetches(p) and here(p, site)]
+    site.s3.thaw()
     again = site.job(dataset)
     site.wait(again, completed)
 
 
+def here(process: psutil.Process, site: Site) -> bool:
+    return process.environ().get("MODELYARD_STORE") == site.url
+
+
 def test_the_cache_keeps_its_bound_and_refuses_what_cannot_fit(site: Site):
-    site.recorder()
-    site.elsewhere("w1", MODELYARD_DATA_CACHE_SIZE="250 kB")  # a set takes 95 kB
     sets = [site.register(f"set {i}") for i in range(3)]
     for dataset in sets:
         site.wait(site.job(dataset), completed)
@@ -254,8 +281,7 @@ def test_the_cache_keeps_its_bound_and_refuses_what_cannot_fit(site: Site):
 
 @pytest.mark.parametrize("harm", ["torn", "gone"])
 def test_a_damaged_copy_is_packed_again_and_the_job_tried_again(site: Site, harm: str):
-    site.recorder()
-    dataset = site.register()
+    dataset = site.register(harm)
     wait_for(lambda: is_stored(dataset), what="the copy")
     store = site.store()
     manifest = Manifest.from_json(store.read(manifest_key(dataset.fingerprint)))
@@ -264,64 +290,31 @@ def test_a_damaged_copy_is_packed_again_and_the_job_tried_again(site: Site, harm
     else:
         key = f"{dataset_prefix(dataset.fingerprint)}/{manifest.shards[0].name}"
         store.write(key, store.read(key)[:-20_000] + bytes(20_000))
-    site.elsewhere("w1")
     job = site.job(dataset)
     site.wait(job, completed)
     assert job.attempt == 2
     assert copy_of(dataset).damaged is False  # type: ignore[union-attr]
 
 
-def test_what_changed_since_it_was_checked_fails_its_job_until_it_is_validated_again(site: Site):
-    dataset = site.register()
-    job = site.job(dataset)
-    write_image(site.data / "tiny" / "train" / "cat" / "one more.png")
-    site.recorder()
-    site.wait(job, ended)
-    assert job.error is not None
-    assert job.error["kind"] == "dataset_invalid"
-    assert "has changed since it was checked; validate it again" in job.error["message"]
-    datasets.look_again(dataset)
-    job_actions.resume(job, actor="test")
-    site.elsewhere("w1")
-    site.wait(job, completed)
-    assert job.dataset_fingerprint == dataset.fingerprint
-
-
-def test_a_store_that_is_away_is_told_and_the_data_set_stored_on_its_return(site: Site):
-    nobody = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{free_port()}"}
-    recorder = site.start("webapp.recorder", **nobody)
-    site.elsewhere("w1")
-    job = site.job(site.register())
-    reason = "could not be put into the store and is tried again"
-    site.wait(job, lambda job: reason in (view(job)["waiting_reason"] or ""))
-    recorder.terminate()
-    assert recorder.wait(20) == 0
-    site.recorder()
-    site.wait(job, completed)
-
-
 def test_a_packer_that_is_killed_is_followed_by_another(site: Site):
-    dataset = site.register()
-    job = site.job(dataset)
     site.s3.freeze()
-    try:
-        recorder = site.recorder()
-        found = wait_for(lambda: packers(recorder), what="a packer")
-        wait_for(
-            lambda: copy_of(dataset).status == CopyStatus.PACKING,  # type: ignore[union-attr]
-            what="a claim",
-        )
-        found[0].kill()
-        psutil.wait_procs(found, timeout=10)
-    finally:
-        site.s3.thaw()
+    dataset = site.register("interrupted")
+    job = site.job(dataset)
+    found = wait_for(lambda: packers(site), what="a packer")
+    wait_for(
+        lambda: copy_of(dataset).status == CopyStatus.PACKING,  # type: ignore[union-attr]
+        what="a claim",
+    )
+    found[0].kill()
+    psutil.wait_procs(found, timeout=10)
+    site.s3.thaw()
     copy = copy_of(dataset)
     assert copy is not None
     copy.updated_at -= timedelta(seconds=40)  # as if it had been silent for so long
     db.session.commit()
-    site.elsewhere("w1")
     site.wait(job, completed)
 
 
-def packers(recorder: subprocess.Popen[bytes]) -> list[psutil.Process]:
-    return [p for p in psutil.Process(recorder.pid).children() if "webapp.packer" in p.cmdline()]
+def packers(site: Site) -> list[psutil.Process]:
+    below = psutil.Process(site.recorder_process.pid).children()
+    return [p for p in below if "webapp.packer" in p.cmdline()]

@@ -16,8 +16,8 @@ from webapp.api.authentication import current_user
 from webapp.config import settings
 from webapp.dashboard.blueprint import blueprint
 from webapp.dashboard.pages import may_edit, trainable_tasks
+from webapp.services import dataset_copies, projects
 from webapp.services import datasets as dataset_service
-from webapp.services import projects
 
 _DATASETS_A_PAGE = 60
 _JOBS_SHOWN = 20
@@ -66,6 +66,7 @@ def dataset(dataset_id: int) -> ResponseReturnValue:
     more = [p["message"] for p in found.problems if p["code"] == _MORE_PROBLEMS]
     return render_template(
         "dashboard/dataset.html",
+        store_words=dataset_copies.in_words(found),
         project=project,
         can_edit=may_edit(project),
         dataset=found,

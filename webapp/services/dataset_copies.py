@@ -15,6 +15,7 @@ from sqlalchemy import select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
+from adapters.data.unpack import in_words as size_in_words
 from webapp.config import settings
 from webapp.extensions import db
 from webapp.models import CopyStatus, Dataset, DatasetCopy, Job
@@ -74,14 +75,19 @@ def waiting_reasons(jobs: Sequence[Job]) -> dict[int, str]:
     }
 
 
-def of_dataset(dataset: Dataset) -> DatasetCopy | None:
-    """Return the copy of a data set, where copies are made and one is there or on its way."""
-    return _copy(dataset.fingerprint) if needed() else None
-
-
-def percent(copy: DatasetCopy) -> int:
+def in_words(dataset: Dataset) -> str | None:
+    """Return how far a data set's copy is, for its page; None where none is made."""
+    copy = _copy(dataset.fingerprint) if needed() else None
+    if copy is None:
+        return None
     if copy.status == C.STORED:
-        return 100
+        return f"Yes, {size_in_words(copy.size or 0)}"
+    if copy.status == C.PACKING:
+        return f"Being put there, {_percent(copy)} %"
+    return f"Not yet: {copy.error}" if copy.error else "Not yet"
+
+
+def _percent(copy: DatasetCopy) -> int:
     return min(99, 100 * copy.done // copy.total) if copy.total else 0
 
 
@@ -143,5 +149,5 @@ def _reason(copy: DatasetCopy | None) -> str:
     if copy.error is not None and copy.status != C.PACKING:
         return f"Its data set could not be put into the store and is tried again: {copy.error}"
     if copy.status == C.PACKING:
-        return f"Its data set is being put into the store ({percent(copy)} %)"
+        return f"Its data set is being put into the store ({_percent(copy)} %)"
     return "Its data set waits to be put into the store"
