@@ -257,8 +257,8 @@ class Uploader:
         self._sent = {name: sent for name, sent in self._sent.items() if name in names}
         files = {name: file for name, (_, file) in self._sent.items()}
         index, before = Index(files, self._job.attempt), self._written
-        if index == before:
-            return
+        if index == before or (before is None and not files):
+            return  # an attempt that has made nothing hides nothing of those before it
         outputs.write(index)
         self._written = index
         named = {file.key for file in files.values()}
@@ -268,7 +268,8 @@ class Uploader:
 
     def _clear_up(self, outputs: StoredOutputs) -> None:
         """Remove what no index names any more: nobody needs it, and nobody else would."""
-        assert self._written is not None
+        if self._written is None:
+            return
         try:
             kept = [file.key for file in self._written.files.values()]
             outputs.drop_objects(outputs.attempt_prefix(self._job.attempt), keep=kept)

@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from sqlalchemy import select
 
 from adapters import wire
+from adapters.wire import AskKind
+from modelyard import launch
+from modelyard.ports import free_port
 from modelyard.samples import make_samples
-from modelyard.storage import Store, open_store
-from modelyard.stored_outputs import StoredOutputs
+from modelyard.settings import load_settings
+from modelyard.storage import open_store
+from modelyard.stored_outputs import Index, StoredFile, StoredOutputs, object_key
 from tests.factories import application, make_job
-from tests.faults.site import ended, kill
+from tests.faults.proxy import Proxy
+from tests.faults.site import PLUGIN, ended, kill
 from tests.services import RedisService, S3Service, wait_for
 from tests.worker_service import Instance, job_is
 from webapp.extensions import db
-from webapp.models import Dataset, Job, JobEvent, Project
-from webapp.services import datasets, job_actions
+from webapp.models import Artifact, Dataset, Job, JobEvent, Project, User
+from webapp.models.columns import utc_now
+from webapp.services import auth, datasets, job_actions
+from webapp.services.executors import training_job
+from workers.stored_models import StoredModels
+from workers.upload import Uploader
 
 
 class Site(Instance):
@@ -32,7 +44,11 @@ class Site(Instance):
         self.s3 = s3
         self.bucket = s3.create_bucket()
         self.url = f"s3://{self.bucket}/team"
-        self.environ |= s3.environ | {"MODELYARD_STORE": self.url}
+        self.environ |= s3.environ | {
+            "MODELYARD_STORE": self.url,
+            "PYTHONPATH": str(PLUGIN),  # which makes leases short
+            "FAULTS_LEASE_SECONDS": "8",
+        }
         make_samples(self.data, names=["digits"])
 
     def host(self, name: str, **environ: str) -> subprocess.Popen[bytes]:
@@ -55,11 +71,8 @@ class Site(Instance):
     def folder(self, host: str, job: Job) -> Path:
         return self.home.parent / host / "outputs" / wire.job_folder(job.id)
 
-    def store(self) -> Store:
-        return open_store(self.url)
-
     def stored(self, job: Job) -> StoredOutputs:
-        return StoredOutputs(self.store(), job.id)
+        return StoredOutputs(open_store(self.url), job.id)
 
     def job(self, *, epochs: int, **fields: Any) -> Job:
         dataset = db.session.scalar(select(Dataset)) or self._register()
@@ -89,18 +102,42 @@ class Site(Instance):
         return "".join(event.data["text"] for event in db.session.scalars(rows))
 
 
-@pytest.fixture
-def site(
-    tmp_path: Path, redis_service: RedisService, s3: S3Service, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Site]:
-    for name, value in s3.environ.items():
-        monkeypatch.setenv(name, value)
-    there = Site(tmp_path / "web", redis=redis_service, s3=s3)
-    with application(there.environ):
-        try:
-            yield there
-        finally:
-            there.stop()
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory, s3: S3Service) -> Iterator[Site]:
+    folder = tmp_path_factory.mktemp("site")
+    redis = RedisService(folder / "redis")
+    redis.start()
+    with pytest.MonkeyPatch.context() as environ:
+        for name, value in s3.environ.items():
+            environ.setenv(name, value)
+        there = Site(folder / "web", redis=redis, s3=s3)
+        with application(there.environ):
+            try:
+                yield there
+            finally:
+                there.stop()
+                redis.stop()
+
+
+@pytest.fixture(scope="module")
+def one(site: Site) -> subprocess.Popen[bytes]:
+    """The worker on the first host, and a recorder."""
+    site.recorder()
+    return site.host("one")
+
+
+@pytest.fixture(scope="module")
+def away(site: Site, one: subprocess.Popen[bytes]) -> Job:
+    """A job that was trained, undisturbed, while the store was away for a part of it."""
+    job = site.job(epochs=6)
+    site.wait(job, in_epoch(2))
+    site.s3.kill()
+    site.wait(job, lambda job: "does not take them" in site.said(job))
+    site.wait(job, in_epoch(5))
+    assert job.status == "running"
+    site.s3.start()
+    site.wait(job, ended)
+    return job
 
 
 def in_epoch(number: int) -> Any:
@@ -113,22 +150,219 @@ def weights(folder: Path) -> bytes:
     return content[header:]
 
 
-def test_a_job_goes_on_from_the_store_on_another_host_and_ends_with_the_same_bits(
-    site: Site,
+def put(outputs: StoredOutputs, scratch: Path, files: dict[str, bytes], *, attempt: int) -> Index:
+    """Store files as an attempt's uploads do."""
+    prefix = outputs.attempt_prefix(attempt)
+    found = {}
+    for name, content in files.items():
+        scratch.write_bytes(content)
+        sha256 = hashlib.sha256(content).hexdigest()
+        key = object_key(prefix, name, sha256=sha256)
+        outputs.store.put(scratch, key)
+        found[name] = StoredFile(name, len(content), sha256, key, 1e9)
+    index = Index(found, attempt)
+    outputs.write(index)
+    return index
+
+
+def damage(outputs: StoredOutputs, file: StoredFile) -> None:
+    """Flip a bit of an object, as a broken disk or cable would."""
+    content = bytearray(outputs.store.read(file.key))
+    content[len(content) // 2] ^= 1
+    outputs.store.write(file.key, bytes(content))
+
+
+def record(job: Job, index: Index) -> None:
+    for file in index.files.values():
+        told = {"name": file.name, "size": file.size, "sha256": file.sha256, "kind": "evaluation"}
+        db.session.add(Artifact(job_id=job.id, attempt=index.attempt, created_at=utc_now(), **told))
+    db.session.commit()
+
+
+def test_training_goes_on_while_the_store_is_away_and_nothing_is_lost(
+    site: Site, away: Job
 ) -> None:
-    site.recorder()
-    first = site.host("one")
-    undisturbed = site.job(epochs=6)
-    site.wait(undisturbed, ended)
-    assert undisturbed.status == "completed", undisturbed.error
+    assert (away.status, away.attempt) == ("completed", 1), away.error
+    assert "The store takes the job's files again" in site.said(away)
+    index = site.stored(away).newest()
+    assert {"checkpoints/best.safetensors", "checkpoints/last.pth", "model_card.md"} <= set(
+        index.files
+    )
+    recorded = select(Artifact).where(Artifact.job_id == away.id)
+    for artifact in db.session.scalars(recorded):
+        assert index.files[artifact.name].sha256 == artifact.sha256, artifact.name
+
+
+def test_a_job_goes_on_from_the_store_on_another_host_and_ends_with_the_same_bits(
+    site: Site, one: subprocess.Popen[bytes], away: Job
+) -> None:
     job = site.job(epochs=6)
     site.wait(job, in_epoch(3))
     wait_for(lambda: "checkpoints/last.pth" in site.stored(job).newest().files, what="a checkpoint")
-    kill(first)
+    kill(one)
     site.host("two")
     site.wait(job, ended)
     assert (job.status, job.attempt) == ("completed", 2), site.logs()
     assert "Going on from what attempt 1 has in the store" in site.said(job)
     assert "no checkpoint" not in site.said(job)
-    assert weights(site.folder("two", job)) == weights(site.folder("one", undisturbed))
+    assert weights(site.folder("two", job)) == weights(site.folder("one", away))
     assert site.stored(job).attempts() == [2]
+
+
+class Narrow(Proxy):
+    """A way to the server that swallows all after so many bytes."""
+
+    def __init__(self, *, to_port: int, most: int) -> None:
+        super().__init__(to_port=to_port)
+        self.left = most
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            self.left -= len(data)
+            if self.left < 0:
+                self._open.clear()
+            await self._open.wait()
+            writer.write(data)
+            await writer.drain()
+        writer.close()
+
+
+def test_a_torn_upload_is_never_seen(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = make_job(status="running", attempt=2)
+    outputs = site.stored(job)
+    old = put(outputs, tmp_path / "old", {"checkpoints/last.pth": b"old"}, attempt=1)
+    placed = training_job(job).placed(
+        output_dir=tmp_path / "outputs", weights_dir=tmp_path, compute_device="cpu"
+    )
+    placed.checkpoints_dir.mkdir(parents=True)
+    (placed.checkpoints_dir / "last.pth").write_bytes(bytes(120_000_000))  # in several parts
+    events = tmp_path / "events.jsonl"
+    events.write_bytes(b"")
+    with Narrow(to_port=site.s3.port, most=60_000_000) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{proxy.port}")
+        given = ["checkpoints/last.pth"]
+        uploader = Uploader(placed, store=site.url, events=events, events_start=0, given=given)
+        wait_for(lambda: proxy.left < 0, what="the middle of the upload")
+        assert site.s3.requests("POST", f"jobs/{job.id}/attempts/2") >= 1
+        uploader.close(wait_seconds=0)  # its worker is told to end
+    assert outputs.newest() == old
+
+
+@pytest.fixture(scope="module")
+def web(site: Site) -> Iterator[httpx.Client]:
+    """A person who calls the API of a real gunicorn."""
+    port = free_port()
+    command = launch.web_command(host="127.0.0.1", port=port, processes=1)
+    site.start(*command[2:])
+    user = User(email="ada@example.org", name="Ada", password_hash="none", is_admin=True)
+    db.session.add(user)
+    db.session.commit()
+    headers = {"Authorization": f"Bearer {auth.open_session(user).access_token}"}
+    address = f"http://127.0.0.1:{port}"
+
+    def answers() -> bool:
+        try:
+            return httpx.get(f"{address}/healthz", timeout=5).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    wait_for(answers, timeout_seconds=60, what="gunicorn")
+    with httpx.Client(base_url=f"{address}/api/v1", headers=headers, timeout=60) as client:
+        yield client
+
+
+def test_the_web_host_serves_what_workers_elsewhere_have_stored(
+    site: Site, web: httpx.Client, tmp_path: Path
+) -> None:
+    job = make_job(status="completed", attempt=1)
+    outputs = site.stored(job)
+    big = bytes(range(256)) * 80_000  # 20 MB: it passes through
+    files = {
+        "checkpoints/last.pth": big,
+        "evaluation/evaluation.json": b'{"small": true}',
+        "evaluation/wrong/1.jpg": b"a picture",
+    }
+    index = put(outputs, tmp_path / "file", files, attempt=1)
+    record(job, index)
+    of_job = f"/training/jobs/{job.id}"
+    last, sha256 = f"{of_job}/artifacts/checkpoints/last.pth", hashlib.sha256(big).hexdigest()
+
+    whole = web.get(last)
+    assert (whole.status_code, whole.content == big) == (200, True)
+    assert (whole.headers["ETag"], whole.headers["Accept-Ranges"]) == (f'"{sha256}"', "bytes")
+    assert whole.headers["Repr-Digest"].startswith("sha-256=:")
+    part = web.get(last, headers={"Range": "bytes=10000000-10000099"})
+    assert (part.status_code, part.content) == (206, big[10_000_000:10_000_100])
+    assert part.headers["Content-Range"] == f"bytes 10000000-10000099/{len(big)}"
+    assert web.get(last, headers={"Range": "bytes=-5"}).content == big[-5:]
+    assert web.get(last, headers={"Range": f"bytes={len(big)}-"}).status_code == 416
+    assert web.get(last, headers={"If-None-Match": f'"{sha256}"'}).status_code == 304
+    assert web.head(last).headers["Content-Length"] == str(len(big))
+    assert not (site.folder("web", job) / "checkpoints").exists()
+
+    assert web.get(f"{of_job}/evaluation/wrong/1.jpg").content == b"a picture"
+    reads = site.s3.requests("GET", f"jobs/{job.id}/")
+    assert web.get(f"{of_job}/artifacts/evaluation/evaluation.json").json() == {"small": True}
+    assert site.s3.requests("GET", f"jobs/{job.id}/") == reads  # both came with the first
+
+    # A later attempt leaves others under the same names.
+    again = put(outputs, tmp_path / "file", {"evaluation/wrong/1.jpg": b"another"}, attempt=2)
+    job.attempt = 2
+    for artifact in db.session.scalars(select(Artifact).where(Artifact.job_id == job.id)):
+        db.session.delete(artifact)
+    db.session.commit()
+    record(job, again)
+    assert web.get(f"{of_job}/evaluation/wrong/1.jpg").content == b"another"
+    assert web.get(last).status_code == 404
+
+
+def test_a_damaged_file_is_not_served_and_a_store_that_is_away_is_told(
+    site: Site, web: httpx.Client, tmp_path: Path
+) -> None:
+    job = make_job(status="completed", attempt=1)
+    outputs = site.stored(job)
+    files = {"checkpoints/last.pth": bytes(20_000_000), "evaluation/wrong/1.jpg": b"a picture"}
+    index = put(outputs, tmp_path / "file", files, attempt=1)
+    record(job, index)
+    for file in index.files.values():
+        damage(outputs, file)
+    of_job = f"/training/jobs/{job.id}"
+    with pytest.raises(httpx.RemoteProtocolError):
+        web.get(f"{of_job}/artifacts/checkpoints/last.pth")
+    assert web.get(f"{of_job}/evaluation/wrong/1.jpg").status_code == 503
+    assert not (site.folder("web", job) / "evaluation" / "wrong" / "1.jpg").exists()
+    site.s3.kill()
+    try:
+        assert web.get(f"{of_job}/artifacts/checkpoints/last.pth").status_code == 503
+    finally:
+        site.s3.start()
+
+
+def test_a_tool_process_finds_the_best_model_here_and_its_export_goes_to_the_store(
+    site: Site, web: httpx.Client, tmp_path: Path
+) -> None:
+    job = make_job(status="completed", attempt=1)
+    outputs = site.stored(job)
+    files = {"checkpoints/best.safetensors": b"best", "checkpoints/last.pth": b"last"}
+    put(outputs, tmp_path / "file", files, attempt=1)
+    environ = {**site.environ, "MODELYARD_HOME": str(tmp_path / "three")}
+    models = StoredModels(load_settings(environ))
+    request = {"kind": str(AskKind.EXPORT), "format": "onnx", "job": training_job(job).to_message()}
+    models.have(request)
+    folder = tmp_path / "three" / "outputs" / wire.job_folder(job.id)
+    assert [path.name for path in (folder / "checkpoints").iterdir()] == ["best.safetensors"]
+    reads = site.s3.requests("GET", f"jobs/{job.id}/")
+    models.have(request)
+    assert site.s3.requests("GET", f"jobs/{job.id}/") == reads
+
+    (folder / "exports").mkdir()
+    (folder / "exports" / "model.onnx").write_bytes(b"exported")
+    sha256 = hashlib.sha256(b"exported").hexdigest()
+    told = {"name": "exports/model.onnx", "size": 8, "sha256": sha256, "kind": "export"}
+    models.keep(request, {"artifact": told})
+    db.session.add(Artifact(job_id=job.id, attempt=1, created_at=utc_now(), **told))
+    db.session.commit()
+    address = f"/training/jobs/{job.id}/artifacts/exports/model.onnx"
+    assert web.get(address).content == b"exported"
