@@ -13,6 +13,7 @@ from flask import Flask
 from sqlalchemy.exc import OperationalError
 
 from modelyard.settings import SettingsError, load_settings
+from modelyard.storage import StorageError
 from webapp import create_app
 from webapp.services import (
     accounts,
@@ -115,7 +116,7 @@ def main() -> int:
     except click.ClickException as error:
         error.show()
         return error.exit_code
-    except (SettingsError, ServiceError) as error:
+    except (SettingsError, StorageError, ServiceError) as error:
         click.echo(f"modelyard: {error}", err=True)
         return 1
     except OperationalError as error:

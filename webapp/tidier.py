@@ -17,6 +17,7 @@ from sqlalchemy.exc import OperationalError
 from modelyard.disk import readable
 from modelyard.process import die_with_parent
 from modelyard.settings import SettingsError, load_settings
+from modelyard.storage import StorageError
 from webapp import create_app
 from webapp.services import deletion, disk_use, retention
 from webapp.services.local_runner import StopFlag
@@ -62,7 +63,9 @@ def main() -> int:
             return 0 if tidy(stop) else 1
     except OperationalError as error:
         logger.warning("the database does not answer: %s", str(error).splitlines()[0])
-        return 1
+    except StorageError as error:
+        logger.warning("%s", error)
+    return 1
 
 
 if __name__ == "__main__":

@@ -16,9 +16,11 @@ from typing import Any
 import pytest
 from sqlalchemy import func, insert, select
 
+from adapters import wire
 from adapters.wire import JOURNAL_NAME, EventType
-from modelyard.launch import manage_command
+from modelyard.launch import manage_command, recorder_command
 from tests.factories import STARTED, application, environment, make_events, make_job, metrics
+from tests.services import wait_for
 from webapp.extensions import db
 from webapp.models import (
     Artifact,
@@ -32,7 +34,15 @@ from webapp.models import (
     StatusChange,
 )
 from webapp.models.columns import utc_now
-from webapp.services import deletion, disk_use, job_actions, jobs, last_checkpoints, retention
+from webapp.services import (
+    broker,
+    deletion,
+    disk_use,
+    job_actions,
+    jobs,
+    last_checkpoints,
+    retention,
+)
 from webapp.services.errors import Conflict, Refused
 from webapp.services.outputs import output_dir
 from webapp.services.recorder import record
@@ -348,3 +358,34 @@ def test_the_command_lists_with_dry_run_and_removes_without(environ: dict[str, s
     db.session.rollback()
     assert rows_of(gone_id) == {}
     assert "Nothing is to go" in run_gc(environ, "--dry-run").stdout
+
+
+def test_the_recorder_finishes_deletions_soon(environ: dict[str, str], tmp_path: Path) -> None:
+    job, kept = trained(), trained()
+    job_id = job.id
+    log = (tmp_path / "recorder.log").open("wb")
+    recorder = subprocess.Popen(recorder_command(), env={**os.environ, **environ}, stderr=log)
+    try:
+        jobs.remove(job)
+        wait_for(
+            lambda: not output_dir(job_id).exists() and not deletion.pending(),
+            timeout_seconds=60, what="the end of the deletion",
+        )  # fmt: skip
+    finally:
+        recorder.terminate()
+        recorder.wait(30)
+    assert rows_of(job_id) == {}
+    assert output_dir(kept.id).exists()
+
+
+def test_a_deleted_job_leaves_only_a_fence_in_redis(redis_url: str, tmp_path: Path) -> None:
+    database = f"sqlite:///{tmp_path / 'other.db'}"
+    with application(environment(tmp_path, database_url=database, redis_url=redis_url)):
+        job = make_job(status=JobStatus.CANCELLED, attempt=3)
+        client = broker.redis_client()
+        for key in (wire.cancel_key(1), wire.preempt_key(1), wire.replay_key(1)):
+            client.set(key, "3:now")
+        jobs.remove(job)
+        assert client.keys("modelyard:*") == [wire.fence_key(1)]
+        assert client.get(wire.fence_key(1)) == "4"
+        assert 0 < client.ttl(wire.fence_key(1)) <= wire.FENCE_TTL_SECONDS

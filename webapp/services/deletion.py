@@ -19,6 +19,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, delete, select, update
 
 from adapters.wire import FENCE_TTL_SECONDS, job_folder
+from modelyard.disk import tree_bytes
 from modelyard.storage import StorageError, open_store
 from webapp.config import settings
 from webapp.extensions import db
@@ -117,6 +118,18 @@ def remove_files(job_id: int) -> None:
             open_store(url).delete(f"{job_folder(job_id)}/")
         except StorageError as error:
             raise NotFinished(f"a deleted job's objects cannot be removed: {error}") from error
+
+
+def left_bytes(job_id: int) -> int | None:
+    """Return what a job has left on this host and in the store; None where that is nothing.
+
+    Raises StorageError.
+    """
+    folder, url = output_dir(job_id), settings().store
+    sizes = [tree_bytes(folder)] if folder.exists() else []
+    if url:
+        sizes += [entry.size for entry in open_store(url).list(f"{job_folder(job_id)}/")]
+    return sum(sizes) if sizes else None
 
 
 def remembered() -> list[int]:

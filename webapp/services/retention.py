@@ -1,8 +1,8 @@
 """What is kept, and for how long: the one place that removes files which nobody asked to remove.
 
 `modelyard gc` lists or removes all of it; the recorder's tidier does the same once a day, but for
-what only a person may judge. Nothing here touches a job that has not ended,
-nor a file that is of no kind known here: such are named and left.
+what only a person may judge. Nothing here touches a job that has not ended, nor a file that is of
+no kind known here: such are named and left.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from webapp.services import (
     uploads,
 )
 from webapp.services.deletion import ACTIVE, NotFinished
+from webapp.services.errors import Conflict
 from webapp.services.outputs import output_dir
 
 logger = logging.getLogger(__name__)
@@ -90,19 +91,19 @@ class Report:
 
 
 def look() -> Report:
-    """Return what would go. Changes nothing."""
+    """Return what would go; nothing is changed. Raises StorageError where the store is away."""
     return Report(items=list(_items(by_person=True)), foreign=_foreign())
 
 
 def collect(*, by_person: bool, still_wanted: Callable[[], bool] = lambda: True) -> Report:
-    """Remove what is to go, and return what went."""
+    """Remove what is to go, and return what went. Raises StorageError where the store is away."""
     report = Report(foreign=_foreign())
     for item in _items(by_person=by_person):
         if not still_wanted():
             break
         try:
             item.remove()
-        except (OSError, StorageError, NotFinished) as error:
+        except (OSError, StorageError, NotFinished, Conflict) as error:
             db.session.rollback()
             report.failed.append((item, str(error)))
             logger.warning("%s cannot be removed: %s", item.name, error)
@@ -125,14 +126,13 @@ def _items(*, by_person: bool) -> Iterator[Item]:
 
 def _deleted() -> Iterator[Item]:
     for job_id in deletion.marked_jobs():
-        yield _of_job(Reason.DELETED, job_id, partial(deletion.finish_job, job_id))
+        size = deletion.left_bytes(job_id) or 0
+        yield Item(Reason.DELETED, job_folder(job_id), size, partial(deletion.finish_job, job_id))
     for job_id in deletion.remembered():
-        if output_dir(job_id).exists():  # a lost worker has written it once more
-            yield _of_job(Reason.DELETED, job_id, partial(deletion.remove_files, job_id))
-
-
-def _of_job(reason: Reason, job_id: int, remove: Callable[[], object]) -> Item:
-    return Item(reason, job_folder(job_id), tree_bytes(output_dir(job_id)), remove)
+        written = deletion.left_bytes(job_id)
+        if written is not None:  # by a worker that was lost, once more
+            remove = partial(deletion.remove_files, job_id)
+            yield Item(Reason.DELETED, job_folder(job_id), written, remove)
 
 
 def _unknown_jobs() -> Iterator[Item]:
