@@ -55,7 +55,7 @@ def events_waiting() -> int:
     if not uses_broker():
         return 0
     try:
-        return cast(int, redis_client().xlen(wire.EVENT_STREAM))
+        return redis_client().xlen(wire.EVENT_STREAM)
     except redis.RedisError as error:
         raise Unavailable(f"The broker cannot be reached ({type(error).__name__})") from error
 
