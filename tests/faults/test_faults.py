@@ -90,6 +90,29 @@ def test_a_start_that_dies_between_commit_and_message_is_sent_by_the_reaper(ther
 # Redis.
 
 
+@pytest.mark.parametrize("runs", [True, False])
+def test_a_cancel_that_dies_before_it_is_told_to_workers_is_obeyed(there: Site, runs: bool) -> None:
+    if runs:
+        there.quick_worker("w1")
+    job = there.job(epochs=3000, becomes="cancelled")
+    if runs:
+        there.wait(job, training)
+    pid = os.fork()
+    if pid == 0:
+        db.engine.dispose(close=False)
+        executors.CeleryExecutor.cancel = lambda *_: os._exit(9)  # type: ignore[method-assign]
+        job_actions.cancel(job, mode=CancelMode.NOW, actor="test")
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
+    after = there.job(epochs=1)
+    if not runs:
+        assert job_is(job, lambda j: j.status == "cancelled")()
+        there.quick_worker("w1")
+    there.wait(after, ended, seconds=45)  # so the slot is free
+    there.wait(job, ended)
+    assert job.status == "cancelled"
+
+
 def test_every_connection_is_killed_in_mid_job(there: Site) -> None:
     there.quick_worker("w1")
     job = there.job(epochs=20)
