@@ -16,12 +16,12 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from adapters.contract import TaskType, accuracy_metric
+from adapters.contract import ErrorKind, TaskType, accuracy_metric
 from adapters.wire import Event, EventType, Outcome
 from webapp.config import settings
 from webapp.extensions import db
 from webapp.models import Artifact, Attempt, Job, JobEvent, JobStatus, Metric
-from webapp.services import event_log, load
+from webapp.services import dataset_copies, event_log, load
 from webapp.services.lifecycle import transition
 from webapp.services.retrying import Failure, Verdict, failure_of, judge
 
@@ -264,7 +264,11 @@ class _Batch:
         attempt.ended_at = event.time
         attempt.outcome = str(outcome)
         attempt.exit_code = event.data.get("exit_code")
-        attempt.reason = error["message"] if error else None
+        job.output_bytes = event.data.get("output_bytes", job.output_bytes)
+        held = event.data.get("device_held")
+        attempt.reason = error["message"] if error else held
+        if error and error["kind"] == ErrorKind.DATASET_COPY:
+            dataset_copies.report_damage(self._session, job.dataset_fingerprint)
         if outcome == Outcome.HANDED_BACK and job.status == S.RUNNING:
             self._queue_again(event, job, reason="its worker shut down")
             return
@@ -287,6 +291,7 @@ class _Batch:
         if result:
             columns |= _result_columns(result)
         reason = error["message"] if error else f"attempt {event.attempt} {to}"
+        reason = f"{reason}; {held}" if held else reason
         ended = self._transition(
             job, to=to, actor=f"worker:{attempt.worker}", reason=reason,
             time=event.time, **columns,
