@@ -7,7 +7,8 @@ RUN useradd --uid 10001 --create-home modelyard \
         /srv/modelyard /srv/modelyard/home /srv/modelyard/uploads /srv/modelyard/outputs /srv/modelyard/weights
 WORKDIR /app
 COPY requirements/ requirements/
-RUN pip install --no-cache-dir --requirement requirements/web.txt
+RUN pip install --no-cache-dir \
+    --requirement requirements/web.txt --requirement requirements/s3.txt
 COPY pyproject.toml README.md LICENSE NOTICE celeryconfig.py ./
 COPY adapters/ adapters/
 COPY modelyard/ modelyard/

@@ -7,12 +7,13 @@ ENV PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 # The same number in every image: they share folders.
 RUN useradd --uid 10001 --create-home modelyard \
     && install --directory --owner=modelyard --group=modelyard \
-        /srv/modelyard /srv/modelyard/home /srv/modelyard/home/gpus \
+        /srv/modelyard /srv/modelyard/home /srv/modelyard/home/gpus /srv/modelyard/home/cache \
         /srv/modelyard/uploads /srv/modelyard/outputs /srv/modelyard/weights
 WORKDIR /app
 COPY requirements/ requirements/
 RUN pip install --no-cache-dir \
-    --requirement requirements/worker.txt --requirement "requirements/${FRAMEWORK}.txt"
+    --requirement requirements/worker.txt --requirement requirements/s3.txt \
+    --requirement "requirements/${FRAMEWORK}.txt"
 COPY pyproject.toml README.md LICENSE NOTICE celeryconfig.py ./
 COPY adapters/ adapters/
 COPY modelyard/ modelyard/

@@ -107,6 +107,34 @@ def test_workers_know_neither_the_database_nor_the_signing_key(services: dict[st
         assert not {"DATABASE_URL", "MODELYARD_SECRET_KEY"} & set(environ)
 
 
+def test_the_store_reaches_whoever_uses_it_and_nobody_else() -> None:
+    store = {
+        "MODELYARD_STORE": "s3://bucket/modelyard",
+        "AWS_ENDPOINT_URL": "http://s3.example:9000",
+        "AWS_DEFAULT_REGION": "eu-central-1",
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "store-secret",
+    }
+    arguments = ("--profile", "cpu", "--profile", "gpu", "config", "--format=json")
+    found = json.loads(compose(*arguments, **SECRETS, **store).stdout)["services"]
+    users = ["release", "web", "recorder", *CPU_WORKERS, *GPU_WORKERS]
+    for name, service in found.items():
+        environ = service.get("environment") or {}
+        told = {key: environ[key] for key in store if key in environ}
+        assert told == (store if name in users else {}), name
+    for dockerfile in ("web", "worker"):
+        text = (ROOT / "docker" / f"{dockerfile}.Dockerfile").read_text()
+        assert "--requirement requirements/s3.txt" in text
+
+
+def test_fetched_data_sets_outlive_a_workers_container(services: dict[str, Any]) -> None:
+    for name in CPU_WORKERS + GPU_WORKERS:
+        mounted = {v["target"]: v.get("source") for v in services[name]["volumes"]}
+        assert mounted["/srv/modelyard/home/cache"] == "cache"
+    # A volume begins with the folder's owner in the image, so it must be there.
+    assert "/srv/modelyard/home/cache" in (ROOT / "docker" / "worker.Dockerfile").read_text()
+
+
 def test_every_service_has_a_health_check_and_no_privileges(services: dict[str, Any]) -> None:
     for name, service in services.items():
         dockerfile = (ROOT / service["build"]["dockerfile"]).read_text()
