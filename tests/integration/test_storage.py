@@ -15,7 +15,7 @@ from sqlalchemy import select
 
 from adapters import wire
 from adapters.wire import AskKind
-from modelyard import launch
+from modelyard import launch, storage
 from modelyard.ports import free_port
 from modelyard.samples import make_samples
 from modelyard.settings import load_settings
@@ -248,6 +248,30 @@ def test_a_torn_upload_is_never_seen(
         assert site.s3.requests("POST", f"jobs/{job.id}/attempts/2") >= 1
         uploader.close(wait_seconds=0)  # its worker is told to end
     assert outputs.newest() == old
+
+
+class Slow(Proxy):
+    """A way to the server of 4 MB/s a connection."""
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            await asyncio.sleep(len(data) / 4e6)
+            writer.write(data)
+            await writer.drain()
+        writer.close()
+
+
+def test_a_slow_way_to_the_store_is_no_silent_store(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = {**storage._OPTIONS["s3"]["config_kwargs"], "read_timeout": 6}
+    monkeypatch.setitem(storage._OPTIONS, "s3", {"config_kwargs": config})
+    large = tmp_path / "large"
+    large.write_bytes(bytes(60_000_000))  # 15 s of one connection
+    with Slow(to_port=site.s3.port) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{proxy.port}")
+        stored = open_store(site.url).put(large, "slow")
+    assert stored.size == 60_000_000
 
 
 @pytest.fixture(scope="module")
