@@ -58,6 +58,9 @@ class GpuGuard:
             if gpu.index in self._indices
             and (holder := find_holder(gpu, view.of(gpu), ours=ours, trains=gpu.index in training))
         }
+        if view.gpus:  # where nvidia-smi shows none at all, it may be nvidia-smi that failed
+            shown = {gpu.index for gpu in view.gpus}
+            found |= dict.fromkeys(self._indices - shown, Holder("is shown by nvidia-smi no more"))
         for index in sorted(self._indices):
             _tell(index, before=self._holders.get(index), now=found.get(index))
         self._holders = found

@@ -16,6 +16,7 @@ from typing import Any
 logger = logging.getLogger(__name__)
 
 _GPU_QUERY = "index,name,memory.total,memory.used,utilization.gpu,uuid"
+_COLUMNS = len(_GPU_QUERY.split(","))
 _PROCESS_QUERY = "pid,used_memory,gpu_uuid"
 _NVIDIA_SMI_SECONDS = 10
 
@@ -55,7 +56,9 @@ class GpuView:
 
 def list_gpus() -> list[Gpu]:
     """Return the NVIDIA GPUs that the driver shows; none where there is no driver."""
-    return [_gpu(row) for row in _ask(f"--query-gpu={_GPU_QUERY}")]
+    rows = _ask(f"--query-gpu={_GPU_QUERY}")
+    # Of a GPU that has failed it says a sentence in place of a row.
+    return [_gpu(row) for row in rows if len(row) == _COLUMNS and row[0].isdigit()]
 
 
 def list_gpu_processes() -> list[GpuProcess]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import socket
@@ -120,7 +121,6 @@ class Presence:
     def describe(self, now: datetime) -> dict[str, Any]:
         """Return the worker in the API's form."""
         gpus = gpu_watch.gpus() if self._devices != ["cpu"] else []
-        mine = {index for device in self._devices for index in device_indices(device)}
         attempts = self._control.attempts()
         memory = psutil.virtual_memory()
         return {
@@ -130,7 +130,7 @@ class Presence:
             "versions": self._versions,
             "models": self._inventory.describe(),
             "device": ", ".join(device_title(device, gpus) for device in self._devices),
-            "gpu": [self._describe_gpu(gpu) for gpu in gpus if gpu.index in mine],
+            "gpu": [self._describe_gpu(gpu) for gpu in self._own(gpus)],
             "slots": len(self._devices),
             "busy": len(attempts),
             "held": self._slots.unusable(),
@@ -141,6 +141,17 @@ class Presence:
             "last_seen": wire.format_time(now),
             "status": "draining" if self._draining else "online",
         }
+
+    def _own(self, shown: Sequence[Gpu]) -> list[Gpu]:
+        """Return this worker's GPUs; of one that has failed, nvidia-smi shows only the others."""
+        known = {gpu.index: gpu for gpu in shown}
+        mine = {index for device in self._devices for index in device_indices(device)}
+        lost = Gpu(-1, "a GPU that has failed", memory=0, memory_used=0, utilisation=None)
+        return [
+            known.get(index) or dataclasses.replace(lost, index=index)
+            for index in sorted(mine)
+            if shown
+        ]
 
     def _describe_gpu(self, gpu: Gpu) -> dict[str, Any]:
         holder = self._gpus.holder(gpu.index)

@@ -16,6 +16,8 @@ from tests.driver import Driver
 from workers.devices import Slots
 from workers.gpu_release import GpuRelease
 
+Make = Callable[..., GpuGuard]
+
 OURS, PYTHON, XORG, HIDDEN = 10, 20, 30, 40
 NAMES = {OURS: "python", PYTHON: "python", XORG: "Xorg"}
 
@@ -87,7 +89,20 @@ def test_what_the_driver_does_not_tell_of_processes_is_left_open(
     assert list_gpu_processes() == []
 
 
-Make = Callable[..., GpuGuard]
+def test_a_gpu_that_fell_off_the_bus_is_no_slot_and_the_others_are(
+    host: tuple[Driver, Make],
+) -> None:
+    driver, make = host
+    guard = make(["cuda:0", "cuda:1"])
+    (driver.folder / "gpus").write_text(
+        "0, Some GPU, 24000, 10, 0, GPU-0\n"
+        "Unable to determine the device handle for GPU 0000:02:00.0: Unknown Error\n"
+    )
+    guard.look()
+    assert (guard.usable("cuda:0"), guard.usable("cuda:1")) == (True, False)
+    (driver.folder / "gpus").write_text("")  # it fails altogether, and nobody knows why
+    guard.look()
+    assert guard.usable("cuda:1")
 
 
 @pytest.fixture
