@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -47,6 +48,8 @@ from webapp.services.executors import get_executor
 logger = logging.getLogger(__name__)
 
 _TELL_SECONDS = 1.0
+_POLL_SECONDS = 0.5
+_IDLE_SECONDS = 10.0  # it takes seconds to start: who registers one data set may register another
 _MOST_CRASHES = 3  # of the child that reads a data set
 
 
@@ -62,14 +65,26 @@ class Packer:
         self._store = store
         self._name = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
 
-    def run(self) -> None:
+    def run(self, *, idle_seconds: float = 0.0) -> None:
+        """Pack until nothing has been wanted for some time."""
         dataset_claims.forget_unused()
-        while (copy := dataset_claims.claim(self._name)) is not None:
-            if copy.status == CopyStatus.REMOVING:
-                self._remove(copy.fingerprint)
+        ends_at = time.monotonic() + idle_seconds
+        while True:
+            copy = dataset_claims.claim(self._name)
+            if copy is not None:
+                self._deal_with(copy)
+                ends_at = time.monotonic() + idle_seconds
+            elif time.monotonic() < ends_at:
+                time.sleep(_POLL_SECONDS)
             else:
-                self._make(copy)
-            db.session.remove()
+                return
+
+    def _deal_with(self, copy: DatasetCopy) -> None:
+        if copy.status == CopyStatus.REMOVING:
+            self._remove(copy.fingerprint)
+        else:
+            self._make(copy)
+        db.session.remove()
 
     def _make(self, copy: DatasetCopy) -> None:
         fingerprint, tries = copy.fingerprint, copy.tries + 1
@@ -257,7 +272,7 @@ def main() -> int:
         level=found.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
     with app.app_context():
-        Packer(app, store).run()
+        Packer(app, store).run(idle_seconds=_IDLE_SECONDS)
     return 0
 
 

@@ -29,7 +29,7 @@ from tests.unit.data_sets import make_imagefolder, make_panoptic, make_yolo, wri
 from tests.unit.test_data_anything import contents, plant, trees
 
 STRANGE = "my 고양이 😀"
-EXAMPLES = 40  # a thousand were run when this was written
+EXAMPLES = 20  # a thousand were run when this was written
 RULE = SplitRule(seed=7, val_share=0.3)
 
 
