@@ -42,6 +42,7 @@ from webapp.services import (
     jobs,
     last_checkpoints,
     retention,
+    retention_report,
 )
 from webapp.services.errors import Conflict, Refused
 from webapp.services.outputs import output_dir
@@ -337,6 +338,7 @@ def run_gc(environ: dict[str, str], *flags: str) -> subprocess.CompletedProcess[
     )
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_the_command_lists_with_dry_run_and_removes_without(environ: dict[str, str]) -> None:
     gone, old = trained(), trained(days_ago=31)
     gone_id, old_id = gone.id, old.id
@@ -346,20 +348,20 @@ def test_the_command_lists_with_dry_run_and_removes_without(environ: dict[str, s
     assert "deleted jobs" in listed.stdout
     assert "16 kB would be freed" in listed.stdout
     assert output_dir(gone_id).exists()
-    as_json = json.loads(run_gc(environ, "--dry-run", "--json").stdout)
-    assert as_json["bytes"] == 16000
-    assert {item["reason"] for item in as_json["items"]} == {"deleted", "last"}
 
-    removed = run_gc(environ)
+    removed = run_gc(environ, "--json")
     assert removed.returncode == 0, removed.stderr
-    assert "16 kB were freed" in removed.stdout
+    told = json.loads(removed.stdout)
+    assert told["bytes"] == 16000
+    assert {item["reason"] for item in told["items"]} == {"deleted", "last"}
     assert not output_dir(gone_id).exists()
     assert not (output_dir(old_id) / "checkpoints/last.pth").exists()
     db.session.rollback()
     assert rows_of(gone_id) == {}
-    assert "Nothing is to go" in run_gc(environ, "--dry-run").stdout
+    assert list(retention_report.lines(retention.look(), dry_run=True)) == ["Nothing is to go"]
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_the_recorder_finishes_deletions_soon(environ: dict[str, str], tmp_path: Path) -> None:
     job, kept = trained(), trained()
     job_id = job.id
