@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -154,7 +154,7 @@ def ended(job: Job) -> bool:
     return job.status in ("completed", "failed", "cancelled")
 
 
-def in_epoch(number: int) -> object:
+def in_epoch(number: int) -> Callable[[Job], object]:
     return lambda job: job.progress and job.progress["epoch"] >= number
 
 
