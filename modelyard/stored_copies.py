@@ -13,6 +13,8 @@ import json
 import logging
 import os
 import shutil
+import time
+import uuid
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -26,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 STATE = ".stored.json"
 _LOCK = ".stored.lock"
+_GONE = ".gone-"
 
 Progress = Callable[[int, int], None]
 
@@ -37,6 +40,7 @@ class LocalState:
     attempt: int  # whose files they are
     whole: bool  # the attempt works, or worked, in this folder
     files: Mapping[str, str] = field(default_factory=dict)  # fetched: checksum by name
+    stored: bool = False  # all of a whole one is in the store, too
 
 
 @dataclass(frozen=True)
@@ -66,10 +70,37 @@ def write_state(folder: Path, state: LocalState) -> None:
 @contextmanager
 def changing(folder: Path) -> Iterator[None]:
     """Let no other process of this host change a job's folder meanwhile."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / _LOCK).open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # whoever holds it ends soon, or is killed
+    while (lock := _lock(folder)) is None:
+        pass
+    try:
         yield
+    finally:
+        os.close(lock)
+
+
+def claim(folder: Path) -> None:
+    """Say that a folder is used now, so that it is not swept away from under an attempt."""
+    with changing(folder):
+        if (folder / STATE).exists():
+            os.utime(folder / STATE)
+
+
+def sweep(jobs: Path, *, idle_seconds: float) -> None:
+    """Remove the folders of jobs of which all is in the store, and that were not used lately."""
+    for gone in jobs.glob(f"{_GONE}*"):  # a process was killed while it removed it
+        shutil.rmtree(gone, ignore_errors=True)
+    for state_file in jobs.glob(f"*/{STATE}"):
+        folder = state_file.parent
+        with changing(folder):
+            state = read_state(folder)
+            if state is None or (state.whole and not state.stored):
+                continue
+            if time.time() - (folder / STATE).stat().st_mtime < idle_seconds:
+                continue
+            gone = jobs / f"{_GONE}{uuid.uuid4().hex}"
+            folder.replace(gone)
+        logger.info("%s is in the store and is removed here", folder)
+        shutil.rmtree(gone, ignore_errors=True)
 
 
 def bring(
@@ -184,6 +215,7 @@ def below(folder: Path, *, besides: Collection[str] = ()) -> Iterator[str]:
 def _replace(store: Store, index: Index, folder: Path, *, progress: Progress) -> list[str]:
     """Make a folder what an index says; return what could not be had and is not needed."""
     (folder / STATE).unlink(missing_ok=True)  # from here on until it is done, it is nobody's
+    _look_for_links(folder / "checkpoints", folder)
     _remove(set(below(folder / "checkpoints")) - _names(index), folder / "checkpoints")
     notes: list[str] = []
     done, total = 0, sum(file.size for file in index.files.values())
@@ -212,14 +244,38 @@ def _remove(names: Iterable[str], folder: Path) -> None:
 def _get(store: Store, file: StoredFile, folder: Path) -> None:
     """Have one file, from the store unless the very content lies here already."""
     path = folder / file.name
-    real = path.parent.resolve()
-    if not (real / path.name).is_relative_to(folder.resolve()):
-        raise StorageError(f"{path} leads out of the job's folder; remove the link in it")
+    _look_for_links(path.parent, folder)
     if path.is_symlink():
         path.unlink()
     if not _is_same(path, file):
         store.get(file.key, path, sha256=file.sha256)
     os.utime(path, (file.modified, file.modified))
+
+
+def _lock(folder: Path) -> int | None:
+    """Return a folder's lock, once it is had; None where the folder was removed meanwhile."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / _LOCK
+    try:
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # whoever holds it ends soon, or is killed
+        if os.path.samestat(os.fstat(lock), path.stat()):
+            return lock
+    except FileNotFoundError:
+        pass
+    except BaseException:
+        os.close(lock)
+        raise
+    os.close(lock)
+    return None
+
+
+def _look_for_links(place: Path, folder: Path) -> None:
+    if not place.resolve().is_relative_to(folder.resolve()):
+        raise StorageError(f"{place} leads out of the job's folder; remove the link in it")
 
 
 def _is_same(path: Path, file: StoredFile) -> bool:

@@ -21,7 +21,7 @@ from adapters.wire import EventType, Outcome
 from modelyard.settings import Settings
 from modelyard.storage import ObjectDamaged, StorageError
 from modelyard.store_process import StoreDiskError, asking
-from modelyard.stored_copies import LocalState, below, changing, read_state, write_state
+from modelyard.stored_copies import LocalState, below, changing, read_state, sweep, write_state
 from workers.fetching import FetchStopped
 from workers.journal import Journal
 from workers.leash import lease_clock
@@ -39,6 +39,7 @@ COMPLETED_SECONDS = 3600.0
 ENDED_SECONDS = 120.0
 AWAY_SECONDS = 15.0  # of an end that is none of success, where the store does not answer
 LEAST_SHUTDOWN_SECONDS = 4.0
+KEPT_SECONDS = 24 * 3600.0  # a job's folder that is in the store: it may be resumed here
 _PAUSES_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 _CHECK_SECONDS = 0.1
 
@@ -106,6 +107,8 @@ class StoredAttempt:
         completed = ending.outcome == Outcome.COMPLETED
         patience = self._patience(ending.outcome)
         if self._uploader.finish(given_up=patience, completed=completed):
+            with changing(self._folder):
+                write_state(self._folder, LocalState(self._job.attempt, whole=True, stored=True))
             return ending
         self._log(f"Not all files of the job have reached the store; they lie on {self._worker}")
         return self._unstored(ending) if completed else ending
@@ -115,6 +118,8 @@ class StoredAttempt:
         if self._uploader is not None:
             hurry = self._stop.without_grace or self._stop.current == Stop.LOST
             self._uploader.close(wait_seconds=0 if hurry else LAST_EVENTS_SECONDS)
+        if self._stop.current is None:
+            sweep(self._folder.parent, idle_seconds=KEPT_SECONDS)
 
     def _bring_own(self) -> None:
         """Have the files of the newest attempt, and tell again what it measured.

@@ -13,7 +13,8 @@ from typing import Any
 from adapters.wire import AskKind, job_folder
 from modelyard.settings import Settings
 from modelyard.store_process import ask
-from modelyard.stored_copies import read_state
+from modelyard.stored_copies import read_state, sweep
+from workers.stored import KEPT_SECONDS
 
 FETCH_SECONDS = 100.0  # a person waits for a prediction, and others for the lane
 SEND_SECONDS = 600.0
@@ -36,6 +37,7 @@ class StoredModels:
             return
         state = read_state(folder)
         if state is None or not state.whole or state.attempt < attempt:
+            sweep(folder.parent, idle_seconds=KEPT_SECONDS)
             ask(self._store, "best", job=job_id, folder=str(folder), timeout_seconds=FETCH_SECONDS)
         self._had.add((job_id, attempt))
 

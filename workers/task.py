@@ -17,6 +17,7 @@ from adapters import wire
 from adapters.contract import ErrorKind, TrainingError, TrainingJob
 from adapters.files import is_disk_full
 from adapters.wire import Event, EventType, Outcome, job_folder
+from modelyard.stored_copies import claim
 from workers import runtime
 from workers.attempt import introduction, place, run_attempt
 from workers.control import Attempt
@@ -102,6 +103,8 @@ class AttemptRun:
 
     def run(self) -> Ending:
         try:
+            if self._here.settings.store:
+                claim(self._here.settings.outputs / job_folder(self._job.id))
             journal = Journal(self._job)
         except OSError as error:
             return self._say_unwritten(error)
