@@ -5,6 +5,7 @@ training children must not touch it.
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import subprocess
 import threading
@@ -97,16 +98,18 @@ def _ask(query: str) -> list[list[str]]:
 def choose_devices(wanted: Sequence[int] | None, *, per_slot: int = 1) -> list[str]:
     """Return a device for each slot: 'cuda:0', several GPUs as 'cuda:0,1', or one 'cpu'.
 
-    ``wanted`` are the GPUs to share out, None all of them; what is left over stays unused. One
-    that is named twice is shared by two slots. Raises ValueError naming a wanted GPU that is not
-    there, and where they are too few for a slot.
+    ``wanted`` are the GPUs to share out by nvidia-smi's numbers, None all of them that
+    CUDA_VISIBLE_DEVICES does not exclude; what is left over stays unused. One that is named twice
+    is shared by two slots. Raises ValueError naming a wanted GPU that is not there, and where
+    they are too few for a slot.
     """
-    present = [gpu.index for gpu in list_gpus()]
+    gpus = list_gpus()
+    present = [gpu.index for gpu in gpus]
     for index in wanted or ():
         if index not in present:
             there = ", ".join(map(str, present)) or "none"
             raise ValueError(f"GPU {index} is not on this host; nvidia-smi shows: {there}")
-    chosen = present if wanted is None else list(wanted)
+    chosen = _visible(gpus) if wanted is None else list(wanted)
     if not chosen:
         return ["cpu"]
     if len(chosen) < per_slot:
@@ -118,6 +121,20 @@ def choose_devices(wanted: Sequence[int] | None, *, per_slot: int = 1) -> list[s
         if len(set(group)) < len(group):
             raise ValueError(f"a slot of {per_slot} GPUs would get one of them twice: {group}")
     return ["cuda:" + ",".join(map(str, group)) for group in groups]
+
+
+def _visible(gpus: Sequence[Gpu]) -> list[int]:
+    """Return the GPUs that CUDA_VISIBLE_DEVICES names, by number or UUID; all where it is unset."""
+    text = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if text is None:
+        return [gpu.index for gpu in gpus]
+    names = [name.strip() for name in text.split(",")]
+    return [
+        gpu.index
+        for name in names
+        for gpu in gpus
+        if name == str(gpu.index) or (name.startswith("GPU-") and gpu.uuid.startswith(name))
+    ]
 
 
 def shares_gpus(wanted: Sequence[int] | None) -> bool:

@@ -9,3 +9,6 @@ import os
 from modelyard.process import die_with_parent
 
 die_with_parent(os.getppid())
+# A GPU's number is nvidia-smi's: CUDA itself counts by speed, and only those that are visible.
+os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
+os.environ.pop("CUDA_VISIBLE_DEVICES", None)

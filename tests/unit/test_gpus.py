@@ -13,6 +13,7 @@ from modelyard.gpus import Gpu, GpuWatch, choose_devices, device_indices, list_g
 from modelyard.settings import load_settings
 from workers.devices import device_title
 from workers.load import LoadMeter
+from workers.template import Template
 
 Fake = Callable[[str], Path]
 
@@ -69,6 +70,32 @@ def test_gpus_are_shared_out_to_slots(
 ) -> None:
     nvidia_smi(FOUR)
     assert choose_devices(wanted, per_slot=per_slot) == slots
+
+
+@pytest.mark.parametrize(
+    ("visible", "slots"),
+    [
+        ("1,0", ["cuda:1", "cuda:0"]),
+        ("GPU-2", ["cuda:2"]),
+        ("", ["cpu"]),
+        ("-1", ["cpu"]),
+    ],
+)
+def test_gpus_that_are_hidden_from_cuda_are_not_used(
+    nvidia_smi: Fake, monkeypatch: pytest.MonkeyPatch, visible: str, slots: list[str]
+) -> None:
+    nvidia_smi(FOUR)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert choose_devices(None) == slots
+    assert choose_devices((3,)) == ["cuda:3"]  # asked for by name
+
+
+def test_children_count_gpus_as_nvidia_smi_does() -> None:
+    told = [
+        Template([]).ask(os.getenv, name, seconds=60)
+        for name in ("CUDA_DEVICE_ORDER", "CUDA_VISIBLE_DEVICES")
+    ]
+    assert told == ["PCI_BUS_ID", None]
 
 
 @pytest.mark.parametrize(
