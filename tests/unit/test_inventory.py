@@ -80,7 +80,7 @@ def test_a_job_waits_for_a_worker_that_has_its_model_and_says_so(
 ) -> None:
     worker = {
         "name": "w1", "frameworks": ["timm"], "versions": {"timm": "0.9.1"}, "slots": 1, "busy": 0,
-        "status": "online", "models": {"timm": {"missing": ["resnet18"]}},
+        "status": "online", "gpu": [], "models": {"timm": {"missing": ["resnet18"]}},
     }  # fmt: skip
     monkeypatch.setattr(broker, "workers", lambda: [worker])
     with (
