@@ -214,6 +214,25 @@ def test_a_home_that_is_served_is_refused(taken: Path, fresh: Fresh) -> None:
             restore.restore(taken)
 
 
+def test_what_only_sqlite_takes_is_refused_or_replaced(fresh: Fresh, tmp_path: Path) -> None:
+    home, url = fresh("first", "sqlite")
+    fits, too_long = tmp_path / "fits.tar.gz", tmp_path / "too-long.tar.gz"
+    with site(home, url):
+        schema.migrate()
+        job = make_job(notes="a zero: \0, kept by SQLite in a text")
+        backup.backup_to(fits)
+        job.name = "n" * 201  # SQLite looks at no length
+        db.session.commit()
+        backup.backup_to(too_long)
+    with site(*fresh("second", "postgresql")):
+        with pytest.raises(BackupError, match=r"rows of 'jobs', nothing is changed.*too long"):
+            restore.restore(too_long)
+        assert held() == {}
+        db.engine.dispose()
+        restore.restore(fits)
+        assert db.session.scalar(select(Job.notes)) == "a zero: \ufffd, kept by SQLite in a text"
+
+
 def test_half_a_restore_leaves_nothing(
     taken: Path, fresh: Fresh, database_kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

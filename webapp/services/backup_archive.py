@@ -28,6 +28,7 @@ from webapp.services.errors import Refused
 
 FORMAT = 1
 MANIFEST = "manifest.json"
+FOLDERS = ("tables", "home", "index", "outputs")  # in the order in which they are written
 PART_BYTES = 4 * 1024 * 1024
 _COMPRESSION = 6
 _CHUNK_BYTES = 1024 * 1024
@@ -144,16 +145,17 @@ class Parts:
 
 
 @contextmanager
-def members(path: Path) -> Iterator[Iterator[tuple[str, IO[bytes]]]]:
+def members(path: Path, *, to_the_end: bool = False) -> Iterator[Iterator[tuple[str, IO[bytes]]]]:
     """Give the members of an archive in their order, each to be read before the next.
 
-    Raises BackupError where the file is damaged or none of ours.
+    ``to_the_end``: only there it is told whether all was as it had been written. Raises
+    BackupError where the file is damaged or none of ours.
     """
     try:
         with gzip.open(path, "rb") as unpacked:
             yield _members(unpacked)
-            while unpacked.read(_CHUNK_BYTES):
-                pass  # only its end tells whether all of it was as it had been written
+            while to_the_end and unpacked.read(_CHUNK_BYTES):
+                pass
     except _DAMAGE as error:
         raise BackupError(f"{path} is damaged, or no backup of Modelyard: {error}") from error
 
@@ -168,19 +170,21 @@ def _members(unpacked: gzip.GzipFile) -> Iterator[tuple[str, IO[bytes]]]:
 
 
 def members_below(path: Path, folder: str) -> Iterator[tuple[str, IO[bytes]]]:
-    """Yield the members of one of an archive's folders, by their names in it."""
+    """Yield the members of one of a verified archive's folders, by their names in it."""
     with members(path) as entries:
         for name, content in entries:
             place, _, rest = name.partition("/")
             if place == folder:
                 yield rest, content
+            elif place not in FOLDERS or FOLDERS.index(place) > FOLDERS.index(folder):
+                return  # the rest may be gigabytes of outputs
 
 
 def verify(path: Path) -> Manifest:
     """Read all of an archive and return its manifest. Raises BackupError where anything is off."""
     found: dict[str, tuple[int, str]] = {}
     manifest: Manifest | None = None
-    with members(path) as entries:
+    with members(path, to_the_end=True) as entries:
         for name, content in entries:
             if manifest is not None or name in found:
                 raise BackupError(f"{path} is damaged: '{name}' is one member too many")

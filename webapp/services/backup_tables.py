@@ -32,6 +32,7 @@ from sqlalchemy import (
 )
 
 from webapp.extensions import db
+from webapp.services.backup_archive import BackupError
 
 _BATCH_ROWS = 2000
 Row = Sequence[Any]
@@ -138,10 +139,15 @@ def _copy_in(connection: Connection, table: Table, names: list[str], rows: Itera
     into = f"{quote(table.name)} ({', '.join(quote(name) for name in names)})"
     cursor: Any = connection.connection.cursor()
     count = 0
-    with cursor, cursor.copy(f"COPY {into} FROM STDIN") as copy:
-        for row in rows:
-            copy.write_row([_without_nul(value) for value in row])
-            count += 1
+    try:
+        with cursor, cursor.copy(f"COPY {into} FROM STDIN") as copy:
+            for row in rows:
+                copy.write_row([_without_nul(value) for value in row])
+                count += 1
+    except connection.dialect.loaded_dbapi.Error as error:
+        raise BackupError(
+            f"PostgreSQL does not take the rows of '{table.name}', nothing is changed: {error}"
+        ) from error
     return count
 
 

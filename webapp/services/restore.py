@@ -74,7 +74,8 @@ def restore(path: Path, *, replace: bool = False, check_outputs: bool = False) -
         )
         with _secrets(path, replace=replace):
             restore_database(path, manifest, last_job=max(jobs, default=0))
-        _restore_outputs(path)
+        if any(name.startswith("outputs/") for name in manifest.members):
+            _restore_outputs(path)
         _look_around(path, report)
         _catch_up(report, jobs)
         return report
