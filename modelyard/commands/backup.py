@@ -7,6 +7,14 @@ import click
 from modelyard import launch
 from modelyard.settings import load_settings
 
+_PLACES = (
+    "DATABASE_URL",
+    "MODELYARD_OUTPUTS",
+    "MODELYARD_UPLOADS",
+    "MODELYARD_DATA_ROOTS",
+    "MODELYARD_WEIGHTS",
+    "TRAINING_EXECUTION_MODE",
+)
 _home = click.option("--home", help="Folder of the instance [MODELYARD_HOME].")
 
 
@@ -30,13 +38,14 @@ def backup_command(file: str | None, home: str | None, with_outputs: bool) -> No
 
     chosen = load_settings(modelyard_home=home).home
     arguments = [*(["--with-outputs"] if with_outputs else []), *([file] if file else [])]
-    # A running instance says best where its database and outputs are.
-    environ = {"MODELYARD_HOME": str(chosen), **instance_environ(chosen)}
+    # A running instance says best where its database and its folders are.
+    told = {name: v for name, v in instance_environ(chosen).items() if name in _PLACES}
+    environ = {"MODELYARD_HOME": str(chosen), **told}
     launch.become(launch.manage_command("backup", *arguments), environ)
 
 
 @click.command("restore")
-@click.argument("file")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False))
 @_home
 @click.option("--replace", is_flag=True, help="Replace what is there, after a backup of it.")
 @click.option("--check-outputs", is_flag=True, help="Also compare the content of jobs' files.")

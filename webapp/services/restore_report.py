@@ -14,8 +14,9 @@ _COUNTED = ("users", "projects", "datasets", "jobs", "attempts", "metrics", "job
 
 def backup_lines(manifest: Manifest, path: Path) -> Iterator[str]:
     """Yield what was backed up, and what was not."""
-    size = path.stat().st_size
-    yield f"{path}: {size / 1e6:.1f} MB, revision {manifest.revision}, as of {manifest.created_at}"
+    size = path.stat().st_size / 1000
+    shown = f"{size:.0f} kB" if size < 1000 else f"{size / 1000:.1f} MB"
+    yield f"{path}: {shown}, revision {manifest.revision}, as of {manifest.created_at}"
     yield _counts(manifest) + f"; {manifest.outputs} files of jobs in the index"
     if manifest.outputs_problem:
         yield f"The index lacks files: {manifest.outputs_problem}"
