@@ -86,6 +86,7 @@ class Uploader:
         self._announced = set(given)
         self._sent: dict[str, tuple[Version, StoredFile]] = {}
         self._written: Index | None = None
+        self._replaced: set[str] = set()  # objects that the index before named, and no more
         self._outputs: StoredOutputs | None = None
         self._wake = threading.Event()  # there is something to send
         self._urgent = threading.Event()  # no pause is to be kept
@@ -262,7 +263,11 @@ class Uploader:
         outputs.write(index)
         self._written = index
         named = {file.key for file in files.values()}
-        for key in {file.key for file in before.files.values()} - named if before else ():
+        # Whoever has read the index before may be reading what it names: that goes the next time.
+        due, self._replaced = self._replaced - named, set()
+        if before is not None:
+            self._replaced = {file.key for file in before.files.values()} - named
+        for key in due:
             with suppress(StorageError):  # what is left now goes at the attempt's end
                 outputs.store.delete(key)
 
