@@ -273,6 +273,7 @@ def test_each_task_trains_on_each_format_reports_and_predicts(
     assert result.best_model_path == str(job.checkpoints_dir / "best")
     folder = job.checkpoints_dir
     assert set(reporter.artifacts) == {folder / "last.pth", *(folder / "best").iterdir()}
+    assert {path.name for path in folder.iterdir()} == {"last.pth", "best"}
     assert {path.name for path in (folder / "best").iterdir()} == BEST_FILES
     steps = [(p["epoch"], p["step"]) for p in reporter.progressed if "phase" not in p]
     assert steps == [(epoch, step) for epoch in (1, 2) for step in range(1, STEPS + 1)]

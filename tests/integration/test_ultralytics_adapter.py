@@ -213,6 +213,7 @@ def test_progress_comes_with_every_batch_and_knows_the_phase(trained: Trained) -
 def test_artifacts_are_checkpoints_plots_and_configuration(trained: Trained) -> None:
     told = {(path.name, kind) for path, kind in trained.reporter.artifacts}
     assert {("last.pt", "checkpoint"), ("best.pt", "checkpoint")} <= told
+    assert {path.name for path in _last(trained).parent.iterdir()} == {"last.pt", "best.pt"}
     assert {("args.yaml", "config"), ("results.csv", "table")} <= told
     assert ("confusion_matrix.png", "plot") in told
     assert ("val_batch0_pred.jpg", "plot") in told
