@@ -67,7 +67,6 @@ class Packer:
 
     def run(self, *, idle_seconds: float = 0.0) -> None:
         """Pack until nothing has been wanted for some time."""
-        dataset_claims.forget_unused()
         ends_at = time.monotonic() + idle_seconds
         while True:
             copy = dataset_claims.claim(self._name)
