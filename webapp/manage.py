@@ -76,6 +76,7 @@ def restore_command(file: Path, replace: bool, check_outputs: bool) -> None:
 def gc_command(dry_run: bool, as_json: bool) -> None:
     """Remove what is kept no more, or tell what that is."""
     with _offline_app().app_context():
+        schema.check()  # what it does not find in the database, it removes
         if dry_run:
             report = retention.look()
         else:

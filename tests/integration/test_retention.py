@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import func, insert, select
+from sqlalchemy import func, insert, select, text
 
 from adapters import wire
 from adapters.wire import JOURNAL_NAME, EventType
@@ -43,6 +43,7 @@ from webapp.services import (
     last_checkpoints,
     retention,
     retention_report,
+    schema,
 )
 from webapp.services.errors import Conflict, Refused
 from webapp.services.outputs import output_dir
@@ -331,6 +332,14 @@ def test_the_sizes_of_jobs_and_folders_are_measured() -> None:
     assert not disk_use.due()
 
 
+def released() -> None:
+    """Say that the tables are those of the newest revision, as they are."""
+    db.session.execute(text("CREATE TABLE alembic_version (version_num VARCHAR(32) PRIMARY KEY)"))
+    values = {"revision": schema.newest_revision()}
+    db.session.execute(text("INSERT INTO alembic_version VALUES (:revision)"), values)
+    db.session.commit()
+
+
 def run_gc(environ: dict[str, str], *flags: str) -> subprocess.CompletedProcess[str]:
     whole = {**os.environ, **environ}
     return subprocess.run(
@@ -343,6 +352,7 @@ def test_the_command_lists_with_dry_run_and_removes_without(environ: dict[str, s
     gone, old = trained(), trained(days_ago=31)
     gone_id, old_id = gone.id, old.id
     jobs.remove(gone)
+    released()
     listed = run_gc(environ, "--dry-run")
     assert listed.returncode == 0, listed.stderr
     assert "deleted jobs" in listed.stdout
@@ -359,6 +369,19 @@ def test_the_command_lists_with_dry_run_and_removes_without(environ: dict[str, s
     db.session.rollback()
     assert rows_of(gone_id) == {}
     assert list(retention_report.lines(retention.look(), dry_run=True)) == ["Nothing is to go"]
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_the_command_removes_nothing_by_a_database_of_another_version(
+    environ: dict[str, str],
+) -> None:
+    unknown = output_dir(1)
+    unknown.mkdir(parents=True)
+    two_days_old(unknown)
+    refused = run_gc(environ)
+    assert refused.returncode == 1
+    assert "run: modelyard release" in refused.stderr
+    assert unknown.exists()
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)

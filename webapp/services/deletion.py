@@ -139,17 +139,19 @@ def remembered() -> list[int]:
 
 def _drop_rows(table: Any, job_id: int) -> None:
     """Delete a job's rows of a table, batch by batch; others get at least as long in between."""
-    # Another tidier that is at the same job is not waited for.
-    batch = select(table.id).where(table.job_id == job_id).limit(BATCH_ROWS)
-    batch = batch.with_for_update(skip_locked=True)
+    last = 0  # where to go on: PostgreSQL would look through the deleted rows again and again
     while True:
         began = time.monotonic()
-        ids = list(db.session.scalars(batch))
+        batch = select(table.id).where(table.job_id == job_id, table.id > last)
+        batch = batch.order_by(table.id).limit(BATCH_ROWS)
+        # Another tidier that is at the same job is not waited for.
+        ids = list(db.session.scalars(batch.with_for_update(skip_locked=True)))
         if ids:
             affected(delete(table).where(table.id.in_(ids)))
         db.session.commit()
         if len(ids) < BATCH_ROWS:
             return
+        last = ids[-1]
         time.sleep(time.monotonic() - began)
 
 

@@ -136,9 +136,10 @@ def _deleted() -> Iterator[Item]:
 
 
 def _unknown_jobs() -> Iterator[Item]:
+    last = _last_id()
     for job_id in _unknown_ids():
         folder = output_dir(job_id)
-        if job_id <= _last_id() and _idle(folder):
+        if job_id <= last and _idle(folder):
             yield Item(
                 Reason.UNKNOWN_JOB, job_folder(job_id), tree_bytes(folder),
                 partial(_remove_tree, folder),
