@@ -79,7 +79,8 @@ class StoredAttempt:
         if job.resume:
             self._bring_own()
             given = list(below(self._folder))
-        elif job.initial_job_id is not None and job.initial_dir is not None:
+        goes_on = any(self._folder.glob("checkpoints/last*"))
+        if job.initial_job_id is not None and job.initial_dir is not None and not goes_on:
             self._again_and_again(
                 lambda: self._ask("best", job=job.initial_job_id, folder=str(job.initial_dir))
             )

@@ -34,13 +34,19 @@ class Attempt:
     """One attempt on one host."""
 
     def __init__(
-        self, home: Path, number: int, *, initial_job_id: int | None = None, **environ: str
+        self,
+        home: Path,
+        number: int,
+        *,
+        job_id: int = 7,
+        initial_job_id: int | None = None,
+        **environ: str,
     ) -> None:
         environ = {"MODELYARD_HOME": str(home), **environ}
         self.settings: Settings = load_settings(environ)
-        self.folder = self.settings.outputs / "jobs" / "7"
+        self.folder = self.settings.outputs / "jobs" / str(job_id)
         self.job = TrainingJob(
-            id=7, attempt=number, framework="timm", model_name="m",
+            id=job_id, attempt=number, framework="timm", model_name="m",
             task_type=TaskType.IMAGE_CLASSIFICATION, dataset_path=home,
             dataset_format=DatasetFormat.IMAGEFOLDER, epochs=3, batch_size=1, learning_rate=0.1,
             resume=number > 1, initial_job_id=initial_job_id,
@@ -296,14 +302,15 @@ def test_a_damaged_checkpoint_is_told_with_what_to_do(
     assert (caught.value.kind, "Clone the job" in caught.value.hint) == ("checkpoint_invalid", True)
 
 
+@pytest.mark.parametrize("number", [1, 2])  # the second after one that left no checkpoint
 def test_what_a_job_begins_with_is_fetched(
-    begin: Callable[..., Attempt], outputs: StoredOutputs
+    begin: Callable[..., Attempt], url: str, number: int
 ) -> None:
-    other = begin("one", 1)
+    other = begin("one", 1, job_id=8)
     other.stored.bring()
     other.write("checkpoints/best.pth", "the best")
-    eventually(lambda: outputs.newest().files)
-    attempt = begin("two", 1, initial_job_id=7)
+    eventually(lambda: StoredOutputs(open_store(url), 8).newest().files)
+    attempt = begin("two", number, initial_job_id=8)
     initial = attempt.job.initial_dir
     assert initial is not None
     attempt.stored.bring()
