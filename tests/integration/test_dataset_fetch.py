@@ -172,7 +172,7 @@ def test_a_job_waits_for_its_data_set_trains_on_what_was_fetched_and_the_next_fe
 ):
     site.s3.freeze()
     dataset = site.register("first")
-    first = site.job(dataset)
+    first = site.job(dataset, hyperparameters={"reads": True})
     with redis_client(site) as client:
         assert client.llen("quick") == 0  # no worker hears of it before it can be trained
     site.wait(first, lambda job: "put into the store" in view(job)["waiting_reason"])
@@ -180,6 +180,7 @@ def test_a_job_waits_for_its_data_set_trains_on_what_was_fetched_and_the_next_fe
     site.wait(first, completed)
     assert (first.attempt, site.shards_read(dataset)) == (1, 1)
     assert "it is fetched from the store" in site.said(first)
+    assert "opened 16 images of 2 classes" in site.said(first)
     kept = site.cache("w1") / dataset.fingerprint / "data"
     assert len(list(kept.rglob("*.png"))) == 16
     second = site.job(dataset)

@@ -31,7 +31,9 @@ from adapters.contract import (
     TrainingError,
     TrainingJob,
 )
+from adapters.data.reading import read_for
 from adapters.frameworks import FrameworkInfo
+from adapters.images import open_rgb
 
 SPANS = "spans.log"
 TASK = TaskType.IMAGE_CLASSIFICATION
@@ -47,6 +49,7 @@ class QuickHyperparameters(BaseModel):
     deaf: bool = Field(False, description="Ignores every request and signal to stop")
     fails_at: int = Field(0, ge=0, description="The epoch in which it always fails; 0: never")
     dies_at: int = Field(0, ge=0, description="The epoch in which it always kills itself")
+    reads: bool = Field(False, description="Opens every image of the data set first")
     hangs_at: int = Field(0, ge=0, description="The epoch in which it always hangs")
 
 
@@ -94,6 +97,8 @@ class QuickAdapter:
         ]
         for loader in loaders:
             loader.start()
+        if options.reads:
+            _read(job, reporter)
         try:
             return _Training(job, reporter, options).run()
         finally:
@@ -182,6 +187,14 @@ class _Training:
             best_model_path=str(self.job.checkpoints_dir / "best.json") if known else None,
             last_checkpoint_path=str(self.last),
         )
+
+
+def _read(job: TrainingJob, reporter: Reporter) -> None:
+    content = read_for(job)
+    images = [sample.image for samples in content.splits.values() for sample in samples]
+    for image in images:
+        open_rgb(image).load()
+    reporter.log(f"opened {len(images)} images of {len(content.classes)} classes")
 
 
 def _write(path: Path, state: dict[str, Any], *, seconds: float = 0.0) -> None:
