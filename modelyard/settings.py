@@ -249,8 +249,8 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("MODELYARD_FRAMEWORKS", "frameworks", _names, None,
             "Frameworks that the worker serves, separated by commas.", "those installed"),
     Setting("MODELYARD_GPUS", "gpus", _gpus, None,
-            "GPUs that the worker may use, like `0,1`; one that is named twice trains two jobs at once. "
-            "Empty: none.", "`all`"),
+            "GPUs that the worker may use, like `0,1`; one that is named twice trains two jobs at "
+            "once. Empty: none.", "`all`"),
     Setting("MODELYARD_GPUS_PER_SLOT", "gpus_per_slot", _integer(1, 16), "1",
             "How many GPUs each job gets; the worker has a slot for each such group."),
     Setting("MODELYARD_WORKER_NAME", "worker_name", _worker_name, None,
