@@ -123,6 +123,20 @@ def test_readiness_names_what_is_away(api: Api, redis_service: RedisService) -> 
     assert "modelyard_broker_up 0.0" in client.get("/metrics").text
 
 
+def test_looks_of_a_health_check_leave_nothing_behind(api: Api) -> None:
+    with api.app.app_context():
+        db.drop_all()
+        schema.migrate()
+        remembered: Any = db.engine._compiled_cache
+    client = api.app.test_client()
+    for _ in range(3):
+        assert client.get("/readyz").status_code == 200
+    before = len(remembered)
+    for _ in range(20):
+        assert client.get("/readyz").status_code == 200
+    assert len(remembered) == before
+
+
 def test_events_that_nobody_records_are_counted_for_the_alarm(
     api: Api, redis_service: RedisService
 ) -> None:
