@@ -18,7 +18,8 @@ from tests.services import RedisService
 from webapp.extensions import db
 from webapp.models import Job, JobEvent
 from webapp.models.columns import utc_now
-from webapp.services import schema
+from webapp.services import broker, schema
+from webapp.services.errors import Unavailable
 
 JOB = "/training/jobs/1"
 
@@ -94,6 +95,22 @@ def test_a_start_while_the_broker_is_down_is_503_and_leaves_the_job_pending(
     assert ada.get(JOB).json["status"] == "pending"
     redis_service.start()
     assert ada.post(f"{JOB}/start").status_code == 200
+
+
+def test_a_message_that_the_broker_refuses_or_does_not_hear_is_told_as_unavailable(
+    api: Api, redis_service: RedisService
+) -> None:
+    def send(queue: str) -> None:
+        with api.app.app_context():
+            broker.send({"id": 1}, queue=queue, task_id="job-1-attempt-1", priority=4)
+
+    with redis_service.client() as client:
+        client.set("timm", "not a list")  # the broker answers, and takes no message
+    with pytest.raises(Unavailable, match="broker"):
+        send("timm")
+    redis_service.kill()
+    with pytest.raises(Unavailable, match="broker"):
+        send("timm")
 
 
 def test_a_broker_that_is_frozen_is_given_up_in_seconds(

@@ -8,6 +8,7 @@ from typing import Any, cast
 import redis
 from celery import Celery
 from flask import current_app
+from kombu.exceptions import OperationalError
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -75,7 +76,7 @@ def send(
             headers={wire.AGE_HEADER: age},
             retry=False,
         )
-    except (OSError, redis.RedisError, producer.connection_for_write().connection_errors) as error:
+    except (OSError, redis.RedisError, OperationalError) as error:
         raise Unavailable(f"The broker cannot be reached ({type(error).__name__})") from error
 
 
