@@ -66,7 +66,7 @@ def test_honcho_runs_the_whole_of_it(environ: dict[str, str], tmp_path: Path) ->
             part = "worker" if name in WORKERS else name
             own = {**environ, "MODELYARD_WORKER_NAME": f"{os.uname().nodename}-{name}"}
             healthy = partial(answers, ["modelyard", "health", part], own)
-            everything.wait_for(healthy, what=f"an answer of {name}")
+            everything.wait_for(healthy, timeout_seconds=90, what=f"an answer of {name}")
         assert everything.alive(), everything.output()
         below = psutil.Process(everything.pid).children(recursive=True)
         everything.process.send_signal(signal.SIGTERM)
