@@ -19,7 +19,7 @@ from modelyard import launch, storage
 from modelyard.ports import free_port
 from modelyard.samples import make_samples
 from modelyard.settings import load_settings
-from modelyard.storage import open_store
+from modelyard.storage import file_sha256, open_store
 from modelyard.stored_outputs import Index, StoredFile, StoredOutputs, object_key
 from tests.factories import application, make_job
 from tests.faults.proxy import Proxy
@@ -29,7 +29,7 @@ from tests.worker_service import Instance, job_is
 from webapp.extensions import db
 from webapp.models import Artifact, Dataset, Job, JobEvent, Project, User
 from webapp.models.columns import utc_now
-from webapp.services import auth, datasets, job_actions
+from webapp.services import auth, datasets, exports, job_actions, tools
 from webapp.services.executors import training_job
 from workers.stored_models import StoredModels
 from workers.upload import Uploader
@@ -140,6 +140,13 @@ def away(site: Site, one: subprocess.Popen[bytes]) -> Job:
     return job
 
 
+@pytest.fixture(scope="module")
+def two(site: Site, one: subprocess.Popen[bytes]) -> subprocess.Popen[bytes]:
+    """Another worker in the place of the first, which is killed."""
+    kill(one)
+    return site.host("two")
+
+
 def in_epoch(number: int) -> Any:
     return lambda job: job.progress and job.progress["epoch"] >= number
 
@@ -194,19 +201,39 @@ def test_training_goes_on_while_the_store_is_away_and_nothing_is_lost(
 
 
 def test_a_job_goes_on_from_the_store_on_another_host_and_ends_with_the_same_bits(
-    site: Site, one: subprocess.Popen[bytes], away: Job
+    site: Site, away: Job, request: pytest.FixtureRequest
 ) -> None:
     job = site.job(epochs=6)
     site.wait(job, in_epoch(3))
     wait_for(lambda: "checkpoints/last.pth" in site.stored(job).newest().files, what="a checkpoint")
-    kill(one)
-    site.host("two")
+    request.getfixturevalue("two")
     site.wait(job, ended)
     assert (job.status, job.attempt) == ("completed", 2), site.logs()
     assert "Going on from what attempt 1 has in the store" in site.said(job)
     assert "no checkpoint" not in site.said(job)
     assert weights(site.folder("two", job)) == weights(site.folder("one", away))
     assert site.stored(job).attempts() == [2]
+
+
+def test_another_host_predicts_with_the_model_and_exports_it(
+    site: Site, away: Job, two: subprocess.Popen[bytes]
+) -> None:
+    image = next((site.data / "digits").rglob("*.png")).read_bytes()
+    told = tools.predict(away, image=image, threshold=0.5)
+    assert len(told["classes"]) == 10
+    folder = site.folder("two", away)
+    assert [path.name for path in (folder / "checkpoints").iterdir()] == ["best.safetensors"]
+    export = exports.request_export(away, format=wire.ExportFormat.TORCHSCRIPT, actor="test")
+
+    def over() -> bool:
+        db.session.rollback()
+        db.session.refresh(export)
+        return export.status in ("completed", "failed")
+
+    wait_for(over, timeout_seconds=120, what="the export")
+    assert export.status == "completed", export.error
+    stored = site.stored(away).everything().files[export.artifact]
+    assert stored.sha256 == file_sha256(folder / export.artifact)
 
 
 class Narrow(Proxy):
