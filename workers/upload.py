@@ -1,57 +1,38 @@
 """Sends what an attempt makes to the store, beside it: training never waits for the store.
 
 A round sends the files that changed, then the events, then the index that names them all: so a
-checkpoint that another attempt finds never speaks of an epoch whose metrics are not there. What is
-sent is a hard link to a file, and the links of a round are taken at one moment: a checkpoint that
-is replaced meanwhile is sent as it was, and a round's files belong together as in the folder.
+checkpoint that another attempt finds never speaks of an epoch whose metrics are not there. The
+files of a round are those of one moment: see workers.snapshot.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from adapters.contract import TrainingJob
-from adapters.wire import JOURNAL_NAME
 from modelyard.storage import FileChanged, StorageError, file_sha256, open_store
-from modelyard.stored_copies import below, put_events
+from modelyard.stored_copies import put_events
 from modelyard.stored_outputs import Index, StoredFile, StoredOutputs, object_key
+from workers.snapshot import Held, StillChanging, Version, hold, version_of
 
 logger = logging.getLogger(__name__)
 
 ROUND_SECONDS = 30.0  # between rounds where no new checkpoint calls for one
 MOST_PAUSE_SECONDS = 120.0
-QUIET_SECONDS = 5.0  # a file that nobody announced is taken for written after so long
 FIRST_RETRY_SECONDS = 1.0
 LAST_RETRY_SECONDS = 20.0
 _CHANGING_SECONDS = 0.2
 _POLL_SECONDS = 0.1
-_LINK_TRIES = 20
-# The tree that Ultralytics reads the data set through, made anew by each attempt.
-_NOT_KEPT = ("ultralytics/data",)
-
-Version = tuple[int, int, int]  # inode, size, time of the last write
 
 
 class _Again(Exception):
-    """The round is to be begun anew: files changed meanwhile, or the last ones are wanted."""
-
-
-@dataclass(frozen=True)
-class _Held:
-    """A file as it was when a round began."""
-
-    name: str
-    link: Path
-    version: Version
-    modified: float
+    """The round is to be begun anew: a file changed meanwhile, or the last ones are wanted."""
 
 
 class Uploader:
@@ -139,7 +120,7 @@ class Uploader:
             try:
                 ours = self._round()
                 self._well()
-            except (_Again, FileChanged):
+            except (_Again, StillChanging, FileChanged):
                 self._retry_in(_CHANGING_SECONDS)
                 continue
             except Exception as error:  # of whatever library: training does not depend on it
@@ -163,14 +144,16 @@ class Uploader:
     def _round(self) -> bool:
         """Send what changed; return False where the attempt is not ours just now.
 
-        Raises StorageError, OSError, _Again and FileChanged.
+        Raises StorageError, OSError, _Again, StillChanging and FileChanged.
         """
         everything = self._everything.is_set()
         if self._outputs is None:
             self._outputs = StoredOutputs(open_store(self._url), self._job.id)
         if not self._ours():
             return False
-        held, names = self._hold(everything=everything)
+        announced = None if everything else self._announced
+        sent = {name: version for name, (version, _) in self._sent.items()}
+        held, names = hold(self._folder, self._scratch, announced=announced, but=sent)
         for one in held:
             if self._everything.is_set() != everything:
                 raise _Again
@@ -187,49 +170,8 @@ class Uploader:
     def _ours(self) -> bool:
         return not self._gave_up.is_set() and self._may_write()
 
-    def _hold(self, *, everything: bool) -> tuple[list[_Held], set[str]]:
-        """Link the files that changed, and return them with the names of all, at one moment."""
-        for _ in range(_LINK_TRIES):
-            shutil.rmtree(self._scratch, ignore_errors=True)
-            self._scratch.mkdir(parents=True)
-            try:
-                versions = {name: _version(self._folder / name) for name in self._names(everything)}
-                held = [
-                    self._link(name, version, number)
-                    for number, (name, version) in enumerate(versions.items())
-                    if name not in self._sent or self._sent[name][0] != version
-                ]
-                if all(_version(self._folder / name) == v for name, v in versions.items()):
-                    return held, set(versions)
-            except FileNotFoundError:
-                continue  # replaced or removed just now
-        raise _Again
-
-    def _names(self, everything: bool) -> Iterator[str]:
-        for name in below(self._folder, besides=_NOT_KEPT):
-            if name == JOURNAL_NAME:
-                continue
-            if everything or name in self._announced or self._is_quiet(name):
-                yield name
-
-    def _is_quiet(self, name: str) -> bool:
-        """Tell whether a file that nobody announced seems to be written; no checkpoint ever."""
-        if name.startswith("checkpoints/"):
-            return False
-        return time.time() - (self._folder / name).stat().st_mtime > QUIET_SECONDS
-
-    def _link(self, name: str, version: Version, number: int) -> _Held:
-        path, link = self._folder / name, self._scratch / str(number)
-        try:
-            os.link(path, link)
-        except FileNotFoundError:
-            raise
-        except OSError:  # a disk without links
-            shutil.copy2(path, link)
-        return _Held(name, link, version, path.stat().st_mtime)
-
-    def _send(self, outputs: StoredOutputs, one: _Held) -> None:
-        before = _version(one.link)
+    def _send(self, outputs: StoredOutputs, one: Held) -> None:
+        before = version_of(one.link)
         sha256 = file_sha256(one.link)
         known = self._sent.get(one.name)
         if known is None or known[1].sha256 != sha256:
@@ -239,7 +181,7 @@ class Uploader:
             file = StoredFile(one.name, size, sha256, key, one.modified)
         else:
             file = known[1]
-        if _version(one.link) != before:
+        if version_of(one.link) != before:
             raise _Again  # it is written in place
         self._sent[one.name] = (one.version, file)
         one.link.unlink()
@@ -302,8 +244,3 @@ class Uploader:
     def _say(self, line: str) -> None:
         if self._ours() and not self._closing.is_set():
             self._tell(line)
-
-
-def _version(path: Path) -> Version:
-    status = path.stat()
-    return status.st_ino, status.st_size, status.st_mtime_ns
