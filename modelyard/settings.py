@@ -217,7 +217,8 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("MODELYARD_UPLOAD_FILES", "upload_files", _integer(1, 10000000), "1000000",
             "Most files and folders that an archive may hold."),
     Setting("MODELYARD_OUTPUTS", "outputs", _folder, None,
-            "Folder of checkpoints, artifacts and events; the same on web and worker hosts.",
+            "Folder of checkpoints, artifacts and events; the same on web and worker hosts, unless "
+            "there is a `MODELYARD_STORE`.",
             "`outputs` in the home folder"),
     Setting("MODELYARD_STORE", "store", _store, None,
             "Where outputs and data sets lie for hosts that share no disk: `s3://bucket/prefix`, "
