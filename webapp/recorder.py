@@ -124,8 +124,10 @@ class StreamRecorder:
         # What the suspects said before they fell silent is recorded before they are judged.
         while entries := self._read(block=None):
             self._record(entries)
+            if not self._turn.hold():
+                return  # prolonged, for these may be many; who has it now judges
         if suspects and not self._turn.hold():
-            return  # this process was stopped meanwhile, and another judges now
+            return  # this process was stopped meanwhile
         self._reaper.follow_workers()
         self._reaper.give_up(suspects)
         self._reaper.send_again()

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import redis
 from flask import Flask
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from adapters.data.manifest import dataset_prefix, manifest_key
 from modelyard.storage import Store, open_store
@@ -22,10 +22,12 @@ from tests.factories import application, environment, make_job
 from tests.unit.data_sets import make_imagefolder, write_image
 from webapp import packer
 from webapp.extensions import db
-from webapp.models import CopyStatus, Dataset, DatasetCopy, Job, Project, StatusChange
+from webapp.models import Attempt, CopyStatus, Dataset, DatasetCopy, Job, Project, StatusChange
+from webapp.models.columns import utc_now
 from webapp.packer import Packer
-from webapp.services import dataset_claims, dataset_copies, datasets, job_actions
+from webapp.services import dataset_claims, dataset_copies, datasets, job_actions, reaper
 from webapp.services.job_view import view
+from webapp.services.reaper import Reaper
 
 
 @dataclass
@@ -118,6 +120,25 @@ def test_a_registered_data_set_is_stored_and_its_jobs_are_sent(on_both: There):
     on_both.job(dataset)
     assert on_both.queued() == 2  # at once
     assert not dataset_claims.anything_to_do()
+
+
+def test_the_reaper_leaves_jobs_alone_while_their_copy_is_made(on_both: There):
+    dataset = on_both.register()
+    job = on_both.job(dataset)
+    db.session.execute(update(Attempt).values(queued_at=utc_now() - timedelta(hours=1)))
+    db.session.commit()
+    assert reaper.forgotten() == []
+    dataset.fingerprint = "2" * 64  # checked again meanwhile, and the job has not begun: it follows
+    db.session.commit()
+    assert reaper.forgotten() == [job.id]
+    Reaper().send_again()
+    assert db.session.get_one(Job, job.id).dataset_fingerprint == "2" * 64
+    assert copy_of("2" * 64).status == CopyStatus.WANTED
+    assert reaper.forgotten() == []
+    copy_of("2" * 64).status = CopyStatus.STORED  # and its packer died before it sent the jobs
+    db.session.commit()
+    Reaper().send_again()
+    assert on_both.queued() == 1
 
 
 def test_the_page_of_a_data_set_says_how_far_its_copy_is(there: There):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import event, update
 
 from adapters import wire
 from adapters.wire import EventType
@@ -65,6 +67,19 @@ def fresh(job: Job) -> Job:
     db.session.rollback()
     db.session.refresh(job)
     return job
+
+
+@contextmanager
+def statements() -> Iterator[list[str]]:
+    """Give a list that fills with what the database is asked meanwhile."""
+    found: list[str] = []
+
+    def note(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
+        found.append(statement)
+
+    event.listen(db.engine, "before_cursor_execute", note)
+    yield found
+    event.remove(db.engine, "before_cursor_execute", note)
 
 
 def messages() -> int:
@@ -142,6 +157,27 @@ def test_a_queued_job_that_the_broker_lost_is_sent_again_once(job: Job, reaper: 
     reaper.send_again()
     assert messages() == 1
     assert fresh(job).attempt == 1
+
+
+def test_that_many_jobs_wait_costs_the_database_no_more_than_one(job: Job, reaper: Reaper) -> None:
+    def look() -> None:
+        reaper.suspects()
+        reaper.follow_workers()
+        reaper.send_again()
+
+    jobs = [make_job(device_choice=device) for device in ("auto", "gpu", "auto", "gpu")]
+    db.session.execute(update(Attempt).values(queued_at=utc_now() - timedelta(hours=1)))
+    db.session.commit()
+    with statements() as of_one:
+        look()
+    for other in jobs:
+        job_actions.start(other, actor="test")
+    db.session.execute(update(Attempt).values(queued_at=utc_now() - timedelta(hours=1)))
+    db.session.commit()
+    with statements() as of_many:
+        look()
+    assert len(of_many) == len(of_one)
+    assert [fresh(each).attempt for each in (job, *jobs)] == [1] * 5
 
 
 def test_a_queued_job_that_needs_a_gpu_is_looked_for_where_it_waits(

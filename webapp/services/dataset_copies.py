@@ -11,7 +11,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import ColumnElement, and_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -52,6 +52,24 @@ def at_hand(job: Job) -> bool:
     stored = copy is not None and copy.status == C.STORED
     db.session.commit()
     return stored
+
+
+def is_held_back() -> ColumnElement[bool]:
+    """Return the condition that a job's copy is being made, and that it is sent right after it.
+
+    To ask for the copy (:func:`at_hand`) would change nothing.
+    """
+    being_made = select(DatasetCopy.fingerprint).where(
+        DatasetCopy.fingerprint == Job.dataset_fingerprint,
+        DatasetCopy.status.in_((C.WANTED, C.PACKING)),
+    )
+    to_follow = select(Dataset.id).where(
+        Dataset.id == Job.dataset_id,
+        Dataset.status == "valid",
+        Dataset.fingerprint != Job.dataset_fingerprint,
+        Job.started_at.is_(None),
+    )
+    return and_(being_made.exists(), ~to_follow.exists())
 
 
 def report_damage(session: Session, fingerprint: str) -> None:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import redis
 from flask import current_app
+from sqlalchemy import Row
 
 from adapters import wire
 from adapters.contract import DatasetFormat, DeviceChoice, TaskType, TrainingJob
@@ -136,7 +137,7 @@ def check_mode(mode: str) -> None:
         )
 
 
-def message_queue(job: Job) -> str:
+def message_queue(job: Job | Row[*tuple[Any, ...]]) -> str:
     """Return the broker's queue of a job: of those that must have a GPU, one of their own."""
     if job.device_choice == DeviceChoice.GPU:
         return wire.gpu_queue_name(job.framework)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import and_, select
 
 from adapters import wire
 from adapters.contract import ErrorKind
@@ -20,7 +20,7 @@ from webapp.config import settings
 from webapp.extensions import db
 from webapp.models import Attempt, Job, JobStatus
 from webapp.models.columns import utc_now
-from webapp.services import event_log
+from webapp.services import dataset_copies, event_log
 from webapp.services.broker import redis_client
 from webapp.services.catching_up import begin_attempt, catch_up
 from webapp.services.errors import Unavailable
@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 S = JobStatus
 _UNDER_WAY = frozenset({S.QUEUED, S.RUNNING, S.CANCELLING})
 RESEND_AFTER_SECONDS = 20.0
+SENDING_SECONDS = 2.0  # at once: nothing is recorded meanwhile
 
 # KEYS: lease, fence. ARGV: new fence, seconds. Gives an attempt up, unless its lease lives.
 _GIVE_UP = """
@@ -62,7 +63,8 @@ class Reaper:
         if self._clock() < self._trusted_at or _redis_is_fresh():
             return []
         jobs = _jobs_in(S.RUNNING, S.CANCELLING)
-        return [(job.id, job.attempt) for job in jobs if not _has_lease(job.id)]
+        leased = _leased_attempts([job.id for job in jobs])
+        return [(job.id, job.attempt) for job, held in zip(jobs, leased, strict=True) if not held]
 
     def give_up(self, suspects: Iterable[tuple[int, int]]) -> None:
         """End the suspects that are still running, the stream's backlog now being recorded."""
@@ -76,24 +78,16 @@ class Reaper:
 
     def send_again(self) -> None:
         """Put on the queue what the database calls queued and the broker does not have."""
-        waiting = _jobs_in(S.QUEUED)
         seen_over, self._seen_over = self._seen_over, set()
-        limit = utc_now() - timedelta(seconds=RESEND_AFTER_SECONDS)
-        present: dict[str, set[str]] = {}
-        for job in waiting:
-            attempt = db.session.get(Attempt, (job.id, job.attempt), populate_existing=True)
-            if attempt is None or attempt.queued_at > limit or _has_lease(job.id):
-                continue
-            queue = message_queue(job)
-            if queue not in present:
-                present[queue] = task_ids(queue)
-            if wire.task_id(job.id, job.attempt) in present[queue]:
-                continue
+        ends_at = self._clock() + SENDING_SECONDS
+        for job_id in forgotten():
+            if self._clock() > ends_at:
+                return  # of thousands, the next ones come after what is to be recorded meanwhile
             # Its worker may have died right after it began: then the file tells of the attempt.
-            catch_up(job.id)
-            job = db.session.get_one(Job, job.id, populate_existing=True)
+            catch_up(job_id)
+            job = db.session.get_one(Job, job_id, populate_existing=True)
             if job.status == S.QUEUED and self._may_train(job, seen_over=seen_over):
-                logger.warning("job %s is queued and the broker does not have it: sent", job.id)
+                logger.warning("job %s is queued and the broker does not have it", job.id)
                 get_executor().start(job)
 
     def _may_train(self, job: Job, *, seen_over: set[tuple[int, int]]) -> bool:
@@ -114,10 +108,13 @@ class Reaper:
 
     def follow_workers(self) -> None:
         """Bring jobs to the attempt that a worker trains, where the database has an earlier one."""
-        jobs = _jobs_in(*_UNDER_WAY)
-        for job, number in zip(jobs, _leased_attempts(jobs), strict=True):
-            if number > job.attempt:
-                catch_up(job.id, ask_store=True)
+        known = select(Job.id, Job.attempt).where(Job.status.in_(_UNDER_WAY))
+        jobs = db.session.execute(known).all()
+        leased = _leased_attempts([job_id for job_id, _ in jobs])
+        for (job_id, attempt), number in zip(jobs, leased, strict=True):
+            if number > attempt:
+                catch_up(job_id, ask_store=True)
+                job = db.session.get_one(Job, job_id, populate_existing=True)
                 reason = f"a worker trains attempt {number}, which the database did not know of"
                 begin_attempt(job, number=number, reason=reason, only_from=_UNDER_WAY)
 
@@ -183,21 +180,38 @@ def give_up_attempt(job: Job, *, reason: str) -> None:
             logger.warning("job %s waits for the broker's return", job.id)
 
 
+def forgotten() -> list[int]:
+    """Return the jobs that were to be sent a while ago, have no message, and train nowhere.
+
+    Thousands may wait, and this is asked every few seconds: nothing is asked job by job.
+    """
+    limit = utc_now() - timedelta(seconds=RESEND_AFTER_SECONDS)
+    statement = (
+        select(Job.id, Job.attempt, Job.queue, Job.framework, Job.device_choice)
+        .join(Attempt, and_(Attempt.job_id == Job.id, Attempt.number == Job.attempt))
+        .where(Job.status == S.QUEUED, Attempt.queued_at <= limit)
+        .order_by(Job.id)
+    )
+    if dataset_copies.needed():
+        statement = statement.where(~dataset_copies.is_held_back())
+    waiting = db.session.execute(statement).all()
+    queues = {message_queue(job) for job in waiting}
+    present = {id for queue in queues for id in task_ids(queue)}
+    lost = [job.id for job in waiting if wire.task_id(job.id, job.attempt) not in present]
+    return [id for id, number in zip(lost, _leased_attempts(lost), strict=True) if not number]
+
+
 def _jobs_in(*statuses: JobStatus) -> list[Job]:
     statement = select(Job).where(Job.status.in_(statuses)).order_by(Job.id)
     jobs = db.session.scalars(statement, execution_options={"populate_existing": True})
     return list(jobs)
 
 
-def _has_lease(job_id: int) -> bool:
-    return bool(redis_client().exists(wire.lease_key(job_id)))
-
-
-def _leased_attempts(jobs: Sequence[Job]) -> list[int]:
+def _leased_attempts(job_ids: Sequence[int]) -> list[int]:
     """Return the attempt that each job's lease is for; 0 where it has none."""
-    if not jobs:
+    if not job_ids:
         return []
-    values: Any = redis_client().mget([wire.lease_key(job.id) for job in jobs])
+    values: Any = redis_client().mget([wire.lease_key(job_id) for job_id in job_ids])
     return [int(value.partition(":")[0]) if value else 0 for value in values]
 
 
