@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import and_, func, or_, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, load_only
 
 from adapters import wire
 from webapp.extensions import db
@@ -34,6 +34,11 @@ ABOUT_TO_END_SECONDS = 5.0
 # A worker that is silent for longer may be dead.
 HEARD_SECONDS = 2.5 * wire.WORKER_HEARTBEAT_SECONDS
 _PREEMPT_TTL_SECONDS = 60  # it is told again every second
+# Of jobs that wait, here and in can_take.
+_LOOKED_AT = (
+    Job.attempt, Job.priority, Job.preempt, Job.queue, Job.framework, Job.model_name,
+    Job.device_choice,
+)  # fmt: skip
 
 
 def follow() -> None:
@@ -193,6 +198,8 @@ def _queued(session: Session) -> list[Job]:
     is_queued = Job.status == S.QUEUED
     least = select(func.min(Job.priority)).where(is_queued, Job.preempt).scalar_subquery()
     statement = select(Job).where(is_queued, Job.priority >= least).order_by(*TURN_ORDER)
+    # Thousands may wait, and this is asked every second: only what is looked at is read.
+    statement = statement.options(load_only(*_LOOKED_AT))
     return list(session.scalars(statement, execution_options={"populate_existing": True}))
 
 

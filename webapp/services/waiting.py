@@ -18,7 +18,7 @@ from webapp.config import settings
 from webapp.extensions import db
 from webapp.models import Job, JobEvent, JobStatus
 from webapp.models.columns import utc_now
-from webapp.services import broker, dataset_copies
+from webapp.services import broker, dataset_copies, event_log
 from webapp.services.errors import Unavailable
 
 Workers = list[dict[str, Any]]
@@ -246,7 +246,7 @@ def seconds_left() -> dict[int, float]:
     """
     told = (
         select(JobEvent.time)
-        .where(JobEvent.job_id == Job.id, JobEvent.type == "progress")
+        .where(JobEvent.job_id == Job.id, event_log.IS_PROGRESS)
         .order_by(JobEvent.id.desc())
         .limit(1)
         .scalar_subquery()
