@@ -81,12 +81,15 @@ class Plan:
             "MODELYARD_DATA_ROOTS": ":".join(str(root) for root in s.data_roots),
             "MODELYARD_UPLOADS": str(s.uploads),
             "MODELYARD_OUTPUTS": str(s.outputs),
+            "MODELYARD_DATA_CACHE": str(s.data_cache),
             "MODELYARD_WEIGHTS": str(s.weights),
             "MODELYARD_WORKER_NAME": s.worker_name,
             "DATABASE_URL": s.database_url,
             "TRAINING_EXECUTION_MODE": s.execution_mode,
             "PYTHONUNBUFFERED": "1",  # a log that lags behind is no help
         }
+        if s.store:
+            told["MODELYARD_STORE"] = s.store
         if s.frameworks:
             told["MODELYARD_FRAMEWORKS"] = ",".join(s.frameworks)
         if self.uses_queue:

@@ -10,6 +10,7 @@ from modelyard.settings import load_settings
 _PLACES = (
     "DATABASE_URL",
     "MODELYARD_OUTPUTS",
+    "MODELYARD_STORE",
     "MODELYARD_UPLOADS",
     "MODELYARD_DATA_ROOTS",
     "MODELYARD_WEIGHTS",

@@ -19,6 +19,8 @@ import psutil
 import pytest
 
 from modelyard.client import Client
+from modelyard.settings import load_settings
+from modelyard.up import make_plan
 from tests.services import Spawned, wait_for
 
 READY = re.compile(r"^READY (http://\S+)$", re.MULTILINE)
@@ -137,6 +139,22 @@ def test_a_shell_finds_the_running_instance(running: Instance) -> None:
     shell = ["bash", "-c", f'eval "$({env})" && {inspect}']
     answer = subprocess.run(shell, cwd=ROOT, capture_output=True, text=True, check=False)
     assert "pong" in answer.stdout, answer.stderr
+
+
+def test_another_shell_is_told_where_everything_of_the_instance_lies(tmp_path: Path) -> None:
+    chosen = load_settings(
+        {
+            "MODELYARD_HOME": str(tmp_path), "MODELYARD_PORT": "0",
+            "TRAINING_EXECUTION_MODE": "subprocess",
+            "MODELYARD_STORE": "s3://bucket/team", "MODELYARD_OUTPUTS": str(tmp_path / "out"),
+            "MODELYARD_UPLOADS": str(tmp_path / "in"), "MODELYARD_WEIGHTS": str(tmp_path / "w"),
+            "MODELYARD_DATA_CACHE": str(tmp_path / "cache"),
+            "DATABASE_URL": f"sqlite:///{tmp_path / 'other.db'}",
+        }
+    )  # fmt: skip
+    told = load_settings(make_plan(chosen).environ())
+    for place in ("home", "store", "outputs", "uploads", "weights", "data_cache", "database_url"):
+        assert getattr(told, place) == getattr(chosen, place)
 
 
 def test_where_no_instance_runs_the_shell_is_told_so(tmp_path: Path) -> None:
