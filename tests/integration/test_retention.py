@@ -31,6 +31,7 @@ from webapp.models import (
     JobStatus,
     LoadSample,
     Metric,
+    Project,
     StatusChange,
 )
 from webapp.models.columns import utc_now
@@ -120,6 +121,17 @@ def test_a_deleted_job_leaves_no_row_and_no_file() -> None:
     assert not output_dir(job_id).exists()
     assert rows_of(other.id) == before
     assert output_dir(other.id).exists()
+    assert not deletion.pending()
+
+
+def test_a_deleted_project_waits_for_what_was_started_in_it_meanwhile() -> None:
+    job = trained(status=JobStatus.RUNNING)
+    db.session.get_one(Project, job.project_id).deleted_at = utc_now()
+    db.session.commit()
+    assert not deletion.finish()  # and the tidier does not come back at once, again and again
+    job.status = JobStatus.COMPLETED
+    db.session.commit()
+    assert deletion.finish()
     assert not deletion.pending()
 
 

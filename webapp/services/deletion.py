@@ -34,7 +34,7 @@ from webapp.models import (
     Project,
 )
 from webapp.models.columns import utc_now
-from webapp.services import uploads
+from webapp.services import event_log, uploads
 from webapp.services.outputs import output_dir
 from webapp.services.statements import affected
 
@@ -78,6 +78,7 @@ def finish(*, still_wanted: Callable[[], bool] = lambda: True) -> bool:
     """Remove all that deleted jobs and projects have left; False where something has to wait."""
     done = True
     for project_id in _marked_projects():
+        event_log.lock_order(db.session())
         mark(Job.project_id == project_id)  # described while the project was being deleted
         db.session.commit()
     for job_id in marked_jobs():
@@ -92,7 +93,7 @@ def finish(*, still_wanted: Callable[[], bool] = lambda: True) -> bool:
         _finish_project(project_id)
     affected(delete(DeletedJob).where(DeletedJob.deleted_at < utc_now() - REMEMBERED))
     db.session.commit()
-    return done
+    return done and not _marked_projects()
 
 
 def finish_job(job_id: int) -> None:

@@ -75,6 +75,7 @@ def transition(
     changed = affected(
         update(Job)
         .where(Job.id == job.id, Job.status == current, Job.attempt == expected)
+        .where(Job.deleted_at.is_(None))
         .values({"displaced_by": None, **columns, "status": to, "attempt": number}),
         session=session,
     )
