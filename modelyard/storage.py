@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,23 +24,7 @@ PART_BYTES = 8 * 1024 * 1024  # what is read at once of an object that is stream
 # Protocols whose uploads appear under their name only once they are complete.
 _SHOWS_WHOLE = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "memory"}
 _TEMPORARY = ".storing-"
-_CONNECT_SECONDS = 5
-_READ_SECONDS = 60  # aiohttp counts them while a part is being sent, too
-# So what is under way at once must pass in that time: here over a line of 4 Mbit/s. With the
-# library's own ten parts of 50 MiB, a line of less than 70 Mbit/s would never send a checkpoint.
-_S3_PUT: dict[str, Any] = {"chunksize": 8 * 1024 * 1024, "max_concurrency": 3}
-
-# What an S3 client is told: a listing is never remembered, for others write, too.
-_OPTIONS: dict[str, dict[str, Any]] = {
-    "s3": {
-        "config_kwargs": {
-            "connect_timeout": _CONNECT_SECONDS,
-            "read_timeout": _READ_SECONDS,
-            "retries": {"max_attempts": 3, "mode": "standard"},
-        }
-    },
-    "file": {"auto_mkdir": True},
-}
+_S3 = {"s3", "s3a"}
 
 
 class StorageError(ModelyardError):
@@ -80,14 +64,21 @@ class Entry:
 class Store:
     """Objects by key below one URL."""
 
-    def __init__(self, filesystem: fsspec.AbstractFileSystem, root: str, *, name: str) -> None:
+    def __init__(
+        self,
+        filesystem: fsspec.AbstractFileSystem,
+        root: str,
+        *,
+        name: str,
+        put_options: Mapping[str, Any] | None = None,
+    ) -> None:
         self._fs = filesystem
         self._root = root.rstrip("/")
         self.name = name  # for messages: the URL, which holds no secret
         protocols = filesystem.protocol
         known = {protocols} if isinstance(protocols, str) else set(protocols)
         self._renames = not known & _SHOWS_WHOLE
-        self._put_options = _S3_PUT if known & {"s3", "s3a"} else {}
+        self._put_options: Mapping[str, Any] = put_options or {}
 
     def put(self, local: Path, key: str, *, sha256: str | None = None) -> Stored:
         """Store a file under a key; ``sha256`` is not computed again where it is known.
@@ -227,20 +218,31 @@ def open_store(url: str) -> Store:
     protocol, separator, rest = url.partition("://")
     if not separator or not rest:
         raise StorageError(f"'{url}' is not the URL of a store; one looks like s3://bucket/prefix")
-    options = _OPTIONS.get(protocol, {})
     try:
-        filesystem, root = fsspec.core.url_to_fs(
-            url, use_listings_cache=False, skip_instance_cache=True, **options
-        )
+        return _opened(protocol, url)
     except ImportError as error:
-        remedy = "requirements/s3.txt" if protocol == "s3" else f"fsspec's package for {protocol}"
+        remedy = "requirements/s3.txt" if protocol in _S3 else f"fsspec's package for {protocol}"
         raise StorageError(
             f"the store {url} needs a package that is not installed here ({error}); "
             f"install {remedy}"
         ) from None
     except ValueError as error:
         raise StorageError(f"the store {url} cannot be used: {error}") from None
-    return Store(filesystem, os.fspath(root), name=url)
+
+
+def _opened(protocol: str, url: str) -> Store:
+    # A listing is never remembered, for others write, too.
+    how: dict[str, Any] = {"use_listings_cache": False, "skip_instance_cache": True}
+    if protocol not in _S3:
+        if protocol == "file":
+            how["auto_mkdir"] = True
+        filesystem, root = fsspec.core.url_to_fs(url, **how)
+        return Store(filesystem, os.fspath(root), name=url)
+    from modelyard import storage_s3  # it needs packages that other stores do not
+
+    filesystem, root = fsspec.core.url_to_fs(url, **how, **storage_s3.options())
+    storage_s3.bound(filesystem)
+    return Store(filesystem, os.fspath(root), name=url, put_options=storage_s3.PUT)
 
 
 def file_sha256(path: Path) -> str:

@@ -15,7 +15,7 @@ from sqlalchemy import select
 
 from adapters import wire
 from adapters.wire import AskKind
-from modelyard import launch, storage
+from modelyard import launch, storage_s3
 from modelyard.ports import free_port
 from modelyard.samples import make_samples
 from modelyard.settings import load_settings
@@ -291,8 +291,8 @@ class Slow(Proxy):
 def test_a_slow_way_to_the_store_is_no_silent_store(
     site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = {**storage._OPTIONS["s3"]["config_kwargs"], "read_timeout": 6}
-    monkeypatch.setitem(storage._OPTIONS, "s3", {"config_kwargs": config})
+    monkeypatch.setattr(storage_s3, "READ_SECONDS", 6)
+    monkeypatch.setattr(storage_s3.Session, "put_seconds", 6)
     large = tmp_path / "large"
     large.write_bytes(bytes(60_000_000))  # 15 s of one connection
     with Slow(to_port=site.s3.port) as proxy:

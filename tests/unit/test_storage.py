@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import socket
 import subprocess
 import sys
 import uuid
@@ -13,7 +14,7 @@ from typing import Any
 import fsspec
 import pytest
 
-from modelyard import storage
+from modelyard import storage, storage_s3
 from modelyard.storage import (
     FileChanged,
     ObjectDamaged,
@@ -229,3 +230,34 @@ def test_a_full_or_closed_disk_is_told_as_an_error_of_the_store(tmp_path: Path) 
     store = open_store(f"file://{tmp_path}/in-the-way/store")
     with pytest.raises(StorageError, match="jobs/7/file could not be stored"):
         store.write("jobs/7/file", b"x")
+
+
+@pytest.mark.parametrize("call", ["read", "put"])
+def test_a_server_that_takes_connections_and_says_nothing_is_given_up_after_few_tries(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    monkeypatch.setattr(storage_s3, "READ_SECONDS", 0.2)
+    monkeypatch.setattr(storage_s3.Session, "put_seconds", 0.2)
+    file = written(tmp_path / "file", b"content")
+    calls = {
+        "read": lambda store: store.read("jobs/7/file"),
+        "put": lambda store: store.put(file, "jobs/7/file"),
+    }
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        with pytest.raises(StorageError, match="see that the store"):
+            calls[call](open_store("s3://bucket/prefix"))
+        assert waiting_connections(silent) == storage_s3.TRIES
+
+
+def waiting_connections(server: socket.socket) -> int:
+    """Return how many have come to a server that has taken none of them."""
+    server.setblocking(False)
+    for count in range(100):
+        try:
+            server.accept()[0].close()
+        except BlockingIOError:
+            return count
+    raise AssertionError("a hundred connections and more")
