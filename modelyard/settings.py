@@ -344,7 +344,8 @@ class Settings:
         if self.redis_url is None:
             raise SettingsError(
                 "REDIS_URL is not set; set it to redis://:password@host:6379/0, "
-                "or start everything with: modelyard up"
+                "or start everything with: modelyard up; for an instance that runs on this machine "
+                'say: eval "$(modelyard env)"'
             )
         return self.redis_url
 
@@ -402,7 +403,9 @@ def _read(setting: Setting, text: str) -> Any:
         return setting.read(text)
     except ValueError as error:
         # The value may be a password: a secret is never repeated in a message.
-        hidden = {"secret_key", "admin_password", "flower_password", "redis_url", "database_url"}
+        hidden = {
+            "secret_key", "admin_password", "flower_password", "redis_url", "database_url", "store",
+        }  # fmt: skip
         shown = "" if setting.field in hidden else f" is '{text}' but"
         raise SettingsError(f"{setting.variable}{shown} must be {error}") from None
 

@@ -50,6 +50,7 @@ def test_a_refusal_is_one_sentence_without_a_traceback(tmp_path: Path) -> None:
     done = run("worker", HOME=str(tmp_path))
     assert done.returncode == 2
     assert done.stderr.startswith("modelyard: REDIS_URL is not set; set it to")
+    assert 'eval "$(modelyard env)"' in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -24,6 +24,7 @@ WRONG = [
     ({"REDIS_URL": "http://broker"}, "redis:// or rediss://"),
     ({"DATABASE_URL": "mysql://db"}, "sqlite:// or postgresql://"),
     ({"MODELYARD_SECRET_KEY": "short"}, "at least 32 bytes"),
+    ({"MODELYARD_STORE": "nonsense"}, "must be a URL without credentials, like s3://bucket/prefix"),
     ({"MODELYARD_WORKER_NAME": "gpu box"}, "without spaces"),
     ({"MODELYARD_HOME": str(Path(__file__))}, "is a file"),
     ({"MODELYARD_PROT": "1"}, "MODELYARD_PROT is not a setting of Modelyard; did you mean"),
@@ -40,10 +41,19 @@ def test_a_wrong_setting_is_refused_with_its_name_and_what_would_be_right(
     assert next(iter(environ)) in str(refusal.value)
 
 
-@pytest.mark.parametrize("variable", ["REDIS_URL", "DATABASE_URL", "MODELYARD_SECRET_KEY"])
-def test_a_refusal_never_repeats_a_secret(variable: str) -> None:
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("REDIS_URL", "hunter2"),
+        ("DATABASE_URL", "hunter2"),
+        ("MODELYARD_SECRET_KEY", "hunter2"),
+        ("MODELYARD_STORE", "s3://key:hunter2@bucket/prefix"),
+        ("MODELYARD_STORE", "s3://bucket/prefix?secret=hunter2"),
+    ],
+)
+def test_a_refusal_never_repeats_a_secret(variable: str, value: str) -> None:
     with pytest.raises(SettingsError) as refusal:
-        load_settings({variable: "hunter2"})
+        load_settings({variable: value})
     assert "hunter2" not in str(refusal.value)
 
 
