@@ -33,7 +33,7 @@ class WorkersError(ModelyardError):
 def workers_command() -> None:
     """List the workers that are up: what they have, what they do, whether they take jobs."""
     with _redis() as client:
-        found = [_read(client, name) for name in _names(client)]
+        found = [_asked(client, name) for name in _names(client)]
     rows = [_row(worker) for worker in found if worker is not None]
     if not rows:
         click.echo("no worker is up; start one with: modelyard worker")
@@ -133,6 +133,14 @@ def _read(client: redis.Redis, name: str) -> Worker | None:
     if text is None:
         return None
     worker: Worker = json.loads(text)
+    return worker
+
+
+def _asked(client: redis.Redis, name: str) -> Worker | None:
+    """Return the same, as draining where that was asked for a moment ago and not yet told."""
+    worker = _read(client, name)
+    if worker is not None and client.exists(wire.drain_key(name)):
+        worker["status"] = "draining"
     return worker
 
 

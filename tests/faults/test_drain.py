@@ -47,7 +47,7 @@ def test_a_drain_waits_for_what_trains_and_lets_nothing_new_begin(there: Site) -
 def test_a_drained_worker_stays_so_when_it_is_started_again(there: Site) -> None:
     kill_me = there.quick_worker("w1")
     assert modelyard(there, "drain").stdout == "worker w1 takes no new job\n"
-    wait_for(lambda: status(there, "w1") == "draining", what="the drain")
+    assert status(there, "w1") == "draining"  # at once, not only when the worker tells of it
     kill(kill_me)
     job = there.job(epochs=1)
     there.quick_worker("w1")
