@@ -86,5 +86,8 @@ def field_errors(error: ValidationError, *, prefix: str = "") -> dict[str, list[
             message = "There is no such field"
         elif item["type"] == "missing":
             message = "This field is required"
+        elif item["type"] == "too_long" and message.startswith("Value should"):
+            # What pydantic says of a text that a validator of ours has seen first.
+            message = message.replace("items after validation", "characters")
         errors.setdefault(field, []).append(message)
     return errors

@@ -129,6 +129,11 @@ def test_each_wrong_field_is_named_and_nothing_is_made(
     assert ada.get(JOBS).json["total"] == 0
 
 
+def test_a_name_that_is_too_long_is_told_in_characters(ada: Person) -> None:
+    answer = ada.post(JOBS, {**JOB, "project_id": 1, "dataset_id": 1, "name": "n" * 201})
+    assert answer.json["errors"]["name"] == ["Value should have at most 200 characters, not 201"]
+
+
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
 def test_a_number_that_is_none_is_refused(ada: Person, number: str) -> None:
     body = (
