@@ -54,7 +54,7 @@ def backup_command(file: Path | None, with_outputs: bool) -> None:
             return
         file = file or Path(backup.default_name(datetime.now(UTC)))
         manifest = backup.backup_to(file, with_outputs=with_outputs)
-        for line in restore_report.backup_lines(manifest, file):
+        for line in restore_report.backup_lines(manifest, file, database=backup.database()):
             click.echo(line)
 
 

@@ -291,6 +291,8 @@ def test_a_failed_backup_leaves_nothing(
     with site(home, url):
         with pytest.raises(BackupError, match="no database of Modelyard"):
             backup.backup_to(folder / "none.tar.gz")
+        with pytest.raises(BackupError, match="is a folder; name a file in it"):
+            backup.backup_to(folder)
         schema.migrate()
 
         def fails(*arguments: Any) -> Iterator[Any]:

@@ -46,11 +46,18 @@ def default_name(now: datetime) -> str:
     return f"modelyard-{now:%Y-%m-%dT%H%M%SZ}.tar.gz"
 
 
+def database() -> str:
+    """Return where the database is, without its password."""
+    return db.engine.url.render_as_string(hide_password=True)
+
+
 def backup_to(path: Path, *, with_outputs: bool = False) -> Manifest:
     """Write a backup to a file that only its owner may read; it is whole or absent.
 
     Raises BackupError where there is nothing to back up, or where the file is there already.
     """
+    if path.is_dir():
+        raise BackupError(f"{path} is a folder; name a file in it")
     if path.exists():
         raise BackupError(f"{path} is there already; choose another name")
     try:
@@ -72,7 +79,7 @@ def backup(file: BinaryIO, *, with_outputs: bool = False) -> Manifest:
         revision = schema.revision_of(connection)
         if revision is None:
             raise BackupError(
-                f"There is no database of Modelyard at {_without_password()}; "
+                f"There is no database of Modelyard at {database()}; "
                 "is MODELYARD_HOME or DATABASE_URL that of the instance?"
             )
         created_at = datetime.now(UTC)
@@ -193,7 +200,3 @@ def _text(value: Any) -> str:
         return str(value)
     separator = ":" if any(isinstance(part, Path) for part in value) else ","
     return separator.join(str(part) for part in value)
-
-
-def _without_password() -> str:
-    return db.engine.url.render_as_string(hide_password=True)

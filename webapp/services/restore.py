@@ -27,7 +27,7 @@ from webapp.config import settings
 from webapp.extensions import db
 from webapp.models import Dataset, Job, JobStatus
 from webapp.services import outputs_index, schema
-from webapp.services.backup import SECRETS, backup_to, chosen_settings
+from webapp.services.backup import SECRETS, backup_to, chosen_settings, database
 from webapp.services.backup_archive import BackupError, Manifest, members_below, verify
 from webapp.services.catching_up import catch_up
 from webapp.services.outputs import output_dir
@@ -109,9 +109,8 @@ def _make_room(*, replace: bool) -> Path | None:
     held = what_is_there()
     if held and not replace:
         raise BackupError(
-            f"The database {db.engine.url.render_as_string(hide_password=True)} already holds "
-            f"{held}; restore into an empty one, or say --replace, which first backs up what is "
-            "there"
+            f"The database {database()} already holds {held}; restore into an empty one, or say "
+            "--replace, which first backs up what is there"
         )
     refuse_users()
     if not held:

@@ -12,11 +12,12 @@ _NAMED = 20  # more jobs than these are counted only
 _COUNTED = ("users", "projects", "datasets", "jobs", "attempts", "metrics", "job_events")
 
 
-def backup_lines(manifest: Manifest, path: Path) -> Iterator[str]:
+def backup_lines(manifest: Manifest, path: Path, *, database: str) -> Iterator[str]:
     """Yield what was backed up, and what was not."""
     size = path.stat().st_size / 1000
     shown = f"{size:.0f} kB" if size < 1000 else f"{size / 1000:.1f} MB"
-    yield f"{path}: {shown}, revision {manifest.revision}, as of {manifest.created_at}"
+    yield f"{path}: {shown}, as of {manifest.created_at}"
+    yield f"Database {database}, revision {manifest.revision}"
     yield _counts(manifest) + f"; {manifest.outputs} files of jobs in the index"
     if manifest.outputs_problem:
         yield f"The index lacks files: {manifest.outputs_problem}"
