@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from flask import current_app
 
 from modelyard.storage import StorageError, Store, open_store
 from modelyard.stored_outputs import Index, StoredFile, StoredOutputs, object_key
@@ -34,7 +36,9 @@ def store(
     else:
         url = f"file://{tmp_path / 'store'}"
     database = f"sqlite:///{tmp_path / 'modelyard.db'}"
-    with application(environment(tmp_path, database_url=database, MODELYARD_STORE=url)):
+    with application(environment(tmp_path, database_url=database, MODELYARD_STORE=url)) as app:
+        # Jobs' files travel through the store where a broker does; these tests need none.
+        app.config["MODELYARD"] = replace(app.config["MODELYARD"], execution_mode="celery")
         yield open_store(url)
 
 
@@ -78,6 +82,17 @@ def test_a_deleted_job_has_nothing_in_the_store(store: Store, tmp_path: Path) ->
     store.write(f"jobs/{job_id}/attempts/1/index.json", b"{}")
     retention.collect(by_person=False)
     assert keys(store, f"jobs/{job_id}/") == []
+
+
+def test_a_mode_that_uses_no_store_deletes_nothing_in_it(store: Store, tmp_path: Path) -> None:
+    job = ended(store, tmp_path)
+    before = keys(store, "jobs/")
+    found = current_app.config["MODELYARD"]
+    current_app.config["MODELYARD"] = replace(found, execution_mode="subprocess")
+    jobs.remove(job)
+    assert deletion.finish()
+    retention.collect(by_person=True)
+    assert keys(store, "jobs/") == before  # they are of whoever shares the setting
 
 
 def test_last_leaves_the_store_after_its_days_and_best_stays(store: Store, tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ from webapp.models import (
     Project,
 )
 from webapp.models.columns import utc_now
-from webapp.services import event_log, uploads
+from webapp.services import event_log, stored_files, uploads
 from webapp.services.outputs import output_dir
 from webapp.services.statements import affected
 
@@ -113,10 +113,9 @@ def remove_files(job_id: int) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     if folder.exists():
         raise NotFinished(f"{folder} of a deleted job cannot be removed; see who owns it")
-    url = settings().store
-    if url:
+    if stored_files.used():
         try:
-            open_store(url).delete(f"{job_folder(job_id)}/")
+            open_store(settings().store or "").delete(f"{job_folder(job_id)}/")
         except StorageError as error:
             raise NotFinished(f"a deleted job's objects cannot be removed: {error}") from error
 
@@ -126,10 +125,11 @@ def left_bytes(job_id: int) -> int | None:
 
     Raises StorageError.
     """
-    folder, url = output_dir(job_id), settings().store
+    folder = output_dir(job_id)
     sizes = [tree_bytes(folder)] if folder.exists() else []
-    if url:
-        sizes += [entry.size for entry in open_store(url).list(f"{job_folder(job_id)}/")]
+    if stored_files.used():
+        store = open_store(settings().store or "")
+        sizes += [entry.size for entry in store.list(f"{job_folder(job_id)}/")]
     return sum(sizes) if sizes else None
 
 

@@ -21,7 +21,7 @@ from webapp.config import settings
 from webapp.extensions import db
 from webapp.models import CopyStatus, DatasetCopy, DiskMeasure, Job, Project, User
 from webapp.models.columns import utc_now
-from webapp.services import broker, outputs_index, schema
+from webapp.services import broker, outputs_index, schema, stored_files
 from webapp.services.cpu import run_blocking
 from webapp.services.outputs import output_dir
 from webapp.services.projects import visible_to
@@ -66,7 +66,7 @@ def measure(*, still_wanted: Callable[[], bool] = lambda: True) -> None:
         size = tree_bytes(output_dir(job_id))
         total += size
         # A store has what the worker told at the attempt's end; here may be a part of it.
-        if not settings().store:
+        if not stored_files.used():
             affected(update(Job).where(Job.id == job_id).values(output_bytes=size))
             db.session.commit()
     for name, folder in _folders().items():
@@ -85,7 +85,7 @@ def uses() -> list[Use]:
     ]
     now = utc_now()
     found += [Use(name, size, now) for name, size in _database().items()]
-    if settings().store:
+    if stored_files.used():
         found += [Use(name, size, now) for name, size in _store().items()]
     if broker.uses_broker():
         found += [Use(name, size, now) for name, size in _redis().items()]

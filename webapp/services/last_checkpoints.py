@@ -21,7 +21,7 @@ from webapp.config import settings
 from webapp.extensions import db
 from webapp.models import Artifact, Job, JobStatus, LastCheckpoint
 from webapp.models.columns import utc_now
-from webapp.services import event_log, store_objects
+from webapp.services import event_log, store_objects, stored_files
 from webapp.services.outputs import output_dir
 from webapp.services.statements import affected
 
@@ -62,7 +62,7 @@ def remove(job_id: int) -> None:
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
-    if settings().store:
+    if stored_files.used():
         store_objects.delete_last(job_id)
     _compress(output_dir(job_id) / JOURNAL_NAME)
     name = Artifact.name

@@ -17,6 +17,7 @@ from modelyard.storage import ObjectDamaged, ObjectMissing, Store, open_store
 from modelyard.stored_outputs import StoredOutputs
 from webapp.config import settings
 from webapp.models import Artifact
+from webapp.services import stored_files
 
 logger = logging.getLogger(__name__)
 
@@ -113,8 +114,7 @@ def job_ids() -> list[int]:
 
 
 def _store() -> Store | None:
-    url = settings().store
-    return None if url is None else open_store(url)
+    return open_store(settings().store or "") if stored_files.used() else None
 
 
 def _stored_attempts(store: Store) -> dict[int, int]:

@@ -32,6 +32,7 @@ from webapp.services import (
     last_checkpoints,
     outputs_index,
     store_objects,
+    stored_files,
     uploads,
 )
 from webapp.services.deletion import ACTIVE, NotFinished
@@ -120,7 +121,7 @@ def _items(*, by_person: bool) -> Iterator[Item]:
     if by_person:  # a restored database knows less than is there
         yield from _unknown_jobs()
         yield from _unknown_uploads()
-        if settings().store:
+        if stored_files.used():
             yield from _objects()
 
 
