@@ -116,3 +116,18 @@ def test_what_is_not_there_is_said_so_in_a_page(page: Page, watch: Watch, path: 
     page.goto(path)
     expect(page.get_by_role("heading", name="Not found")).to_be_visible()
     assert "404" in watch.complaints.pop()
+
+
+def test_the_parts_of_a_job_without_curves_and_files_stand_in_line(
+    page: Page, dashboard: Dashboard
+) -> None:
+    page.goto(f"/jobs/{dashboard.job(dashboard.project('In line'), 'waits')}")
+    expect(page.get_by_text("No curve yet")).to_be_visible()
+    tops = page.evaluate(
+        """() => [document.getElementById("charts-empty"),
+                  document.getElementById("facts-title").closest(".card")]
+                 .map((element) => element.getBoundingClientRect().top)"""
+    )
+    assert tops[0] == tops[1]
+    files = page.get_by_text("Checkpoints and other files are listed here")
+    expect(files).to_have_css("padding-left", re.compile(r"^1\d"))
