@@ -85,7 +85,10 @@ class GpuGuard:
 
     def _loop(self) -> None:
         while not self._stopped.wait(LOOK_SECONDS):
-            self.look()
+            try:
+                self.look()
+            except Exception:  # else what was seen last would hold for ever
+                logger.exception("a look at the GPUs failed")
 
 
 def _tell(index: int, *, before: Holder | None, now: Holder | None) -> None:

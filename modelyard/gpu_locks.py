@@ -70,6 +70,8 @@ class GpuLocks:
                 return None
             except BlockingIOError:
                 return _holder(os.pread(descriptor, 4096, 0))
+            except OSError:
+                return None
             finally:
                 os.close(descriptor)
 
@@ -89,10 +91,22 @@ class GpuLocks:
         except BlockingIOError:
             os.close(descriptor)
             return False
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, json.dumps({"worker": self._worker, "job_id": job_id}).encode(), 0)
+        except OSError as error:  # a disk that knows no locks
+            os.close(descriptor)
+            logger.error("GPU %s is used without its lock: %s", index, error)
+            return True
         self._held[index] = _Held(descriptor, times=1)
+        self._note(descriptor, job_id=job_id)
         return True
+
+    def _note(self, descriptor: int, *, job_id: int) -> None:
+        """Say in the file who has the lock, which is held whether that can be written or not."""
+        note = json.dumps({"worker": self._worker, "job_id": job_id}).encode()
+        try:
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, note, 0)
+        except OSError as error:
+            logger.warning("nobody is told who has a GPU: %s", error)
 
     def _give_back(self, index: int) -> None:
         held = self._held.get(index)

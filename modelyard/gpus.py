@@ -20,6 +20,7 @@ _GPU_QUERY = "index,name,memory.total,memory.used,utilization.gpu,uuid"
 _COLUMNS = len(_GPU_QUERY.split(","))
 _PROCESS_QUERY = "pid,used_memory,gpu_uuid"
 _NVIDIA_SMI_SECONDS = 10
+_unended: list[subprocess.Popen[str]] = []  # calls of nvidia-smi that took too long
 
 
 @dataclass(frozen=True)
@@ -84,15 +85,38 @@ def _ask(query: str) -> list[list[str]]:
     if command is None:
         return []
     arguments = [command, query, "--format=csv,noheader,nounits"]
+    if any(process.poll() is None for process in _unended):
+        return []  # each one more would wait in the driver, too
+    _unended.clear()
     try:
-        answer = subprocess.run(
-            arguments, capture_output=True, text=True, timeout=_NVIDIA_SMI_SECONDS, check=True
-        )
+        answer = _printed(arguments)
     except (OSError, subprocess.SubprocessError) as error:
         logger.warning("nvidia-smi does not answer: %s", error)
         return []
-    lines = [line for line in answer.stdout.splitlines() if line.strip()]
+    lines = [line for line in answer.splitlines() if line.strip()]
     return [[part.strip() for part in line.split(",")] for line in lines]
+
+
+def _printed(arguments: Sequence[str]) -> str:
+    """Return what a program prints. Raises OSError and SubprocessError.
+
+    One that takes too long is killed and not waited for, as subprocess.run() would: in a driver
+    that hangs, a process does not go, and with it all would wait who ask for a worker's GPUs.
+    """
+    process = subprocess.Popen(
+        arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, errors="replace"
+    )
+    try:
+        printed, _ = process.communicate(timeout=_NVIDIA_SMI_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        _unended.append(process)
+        assert process.stdout is not None
+        process.stdout.close()
+        raise
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, list(arguments))
+    return printed
 
 
 def choose_devices(wanted: Sequence[int] | None, *, per_slot: int = 1) -> list[str]:

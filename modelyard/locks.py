@@ -23,5 +23,8 @@ def take(path: Path, *, new: bool, shared: bool = False) -> int | None:
             return lock
     except (BlockingIOError, FileNotFoundError):
         pass
+    except OSError:
+        os.close(lock)
+        raise
     os.close(lock)
     return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from modelyard.gpu_holders import find_holder
 from modelyard.gpu_locks import GpuLocks
 from modelyard.gpus import Gpu, GpuProcess, GpuView, list_gpu_processes, list_gpus
 from tests.driver import Driver
+from tests.services import wait_for
 from workers.devices import Slots
 from workers.gpu_release import GpuRelease
 
@@ -162,6 +164,44 @@ def test_of_two_workers_one_has_a_gpu(host: tuple[Driver, Make]) -> None:
     assert first.usable("cuda:1")  # of two that were wanted, none was kept
     first.give_back("cuda:0")
     assert second.take("cuda:1,0", job_id=13)
+
+
+def test_on_a_full_disk_a_gpu_is_had_and_given_back_all_the_same(
+    host: tuple[Driver, Make], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*what: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    _, make = host
+    first, second = make(["cuda:0"]), make(["cuda:0"], worker="b")
+    monkeypatch.setattr("modelyard.gpu_locks.os.pwrite", full)
+    assert first.take("cuda:0", job_id=12)
+    assert not second.usable("cuda:0")
+    first.give_back("cuda:0")
+    assert first.usable("cuda:0")
+    assert second.usable("cuda:0")
+
+
+def test_a_look_that_fails_does_not_end_the_looking(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    views = iter([GpuView((gpu(20000),)), None, GpuView((gpu(10),))])
+    last = GpuView((gpu(10),))
+
+    def view() -> GpuView:
+        seen = next(views, last)
+        if seen is None:
+            raise RuntimeError("it cannot be seen")
+        return seen
+
+    monkeypatch.setattr("modelyard.gpu_guard.LOOK_SECONDS", 0.01)
+    locks = GpuLocks(tmp_path, gpus=[gpu(0)], worker="a")
+    guard = GpuGuard(["cuda:0"], locks=locks, trains_on=list, view=view)
+    guard.start()
+    try:
+        wait_for(lambda: guard.usable("cuda:0"), what="a look after the one that failed")
+    finally:
+        guard.stop()
 
 
 def test_slots_of_one_worker_share_a_gpu_that_is_named_twice(host: tuple[Driver, Make]) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from modelyard import gpus
 from modelyard.checks.frameworks import _slots
 from modelyard.gpus import Gpu, GpuWatch, choose_devices, device_indices, list_gpus
 from modelyard.settings import load_settings
+from tests.services import wait_for
 from workers.devices import device_title
 from workers.load import LoadMeter
 from workers.template import Template
@@ -50,6 +53,24 @@ def test_a_driver_that_fails_shows_none(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     assert list_gpus() == []
     assert choose_devices(None) == ["cpu"]
+
+
+def test_a_driver_that_hangs_is_not_waited_for_and_not_asked_again_meanwhile(
+    nvidia_smi: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = nvidia_smi("")
+    (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\necho >> {calls}\nexec sleep 600\n")
+    with monkeypatch.context() as wedged:
+        wedged.setattr(gpus, "_NVIDIA_SMI_SECONDS", 1)
+        wedged.setattr(subprocess.Popen, "kill", lambda process: None)  # it does not go
+        assert list_gpus() == []
+        assert list_gpus() == []
+    assert len(calls.read_text().splitlines()) == 1
+    (hanging,) = gpus._unended
+    hanging.kill()
+    wait_for(lambda: hanging.poll() is not None, what="its end")
+    nvidia_smi("0, NVIDIA A100, 81920, 512, 37, GPU-a")
+    assert len(list_gpus()) == 1
 
 
 @pytest.mark.parametrize(
