@@ -50,15 +50,20 @@ class DatasetCache:
         lock = take(mark, new=False, shared=True)
         if lock is None:
             return None
-        manifest = _read_manifest(self.folder / fingerprint)
-        if manifest is None:
+        try:
+            manifest = _read_manifest(self.folder / fingerprint)
+            if manifest is None:
+                os.close(lock)
+                return None
+            os.utime(mark)
+        except OSError:
             os.close(lock)
-            return None
-        os.utime(mark)
+            raise
         return self.folder / fingerprint / "data" / manifest.entry, lock
 
     def has(self, fingerprint: str) -> bool:
-        return (self.folder / fingerprint).is_dir()
+        """Tell whether a data set is there that :meth:`use` would give."""
+        return _read_manifest(self.folder / fingerprint) is not None
 
     def begin(self, fingerprint: str) -> int | None:
         """Return the lock of who is to fetch a data set; None where another does or uses it."""
@@ -71,7 +76,9 @@ class DatasetCache:
         Raises TrainingError(DISK_FULL) where there cannot be room for it.
         """
         part = self._part(manifest.fingerprint)
-        shutil.rmtree(part, ignore_errors=True)
+        # One under its name is of another version, or was torn by a power cut: it is of no use.
+        for left in (part, self.folder / manifest.fingerprint):
+            shutil.rmtree(left, ignore_errors=True)
         needed = footprint(manifest)
         if needed > self._limit_bytes:
             raise TrainingError(

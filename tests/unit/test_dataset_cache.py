@@ -176,6 +176,20 @@ def test_what_a_killed_process_left_is_swept_and_what_is_fetched_is_not(
     assert left == {"room.lock", *([name(2), f"{name(2)}.lock"] if whole else [])}
 
 
+@pytest.mark.parametrize("text", ['{"version": 0}', "", None])
+def test_one_that_is_of_another_version_or_was_torn_is_fetched_again(
+    cache: DatasetCache, text: str | None
+):
+    assert fetched(cache, 1)
+    kept = cache.folder / name(1) / "manifest.json"
+    kept.unlink() if text is None else kept.write_text(text)
+    assert cache.use(name(1)) is None
+    assert not cache.has(name(1))
+    assert fetched(cache, 1)
+    with used(cache, 1) as path:
+        assert (path / "image").exists()
+
+
 def test_half_a_data_set_is_never_used(cache: DatasetCache):
     lock = cache.begin(name(1))
     assert lock is not None
