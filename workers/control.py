@@ -108,6 +108,8 @@ class Control:
                 if self._trains_without_redis:
                     for attempt in self.attempts():
                         attempt.lease.go_on()
+            except Exception:  # without this thread no lease is renewed any more
+                logger.exception("a look at this worker's attempts failed")
 
     def poll(self) -> None:
         """Look once. Raises RedisError."""

@@ -93,6 +93,8 @@ class Presence:
                 self.publish()
             except redis.RedisError as error:
                 logger.debug("not published: %s", error)
+            except Exception:  # a worker that falls silent is taken for dead
+                logger.exception("this worker could not be published")
             if self._stopped.wait(wire.WORKER_HEARTBEAT_SECONDS):
                 return
 

@@ -197,7 +197,7 @@ class AttemptRun:
                     name=wire.TRAIN_TASK,
                     result=_brief(progress),
                 )
-        except (OSError, redis.RedisError) as error:
+        except Exception as error:  # of kombu or Celery, too: it must not end the publisher
             logger.debug("onlookers miss a beat: %s", error)
 
 

@@ -12,7 +12,7 @@ import redis
 
 from adapters import wire
 from adapters.contract import DatasetFormat, TaskType, TrainingJob
-from tests.services import RedisService
+from tests.services import RedisService, wait_for
 from workers.control import Control
 from workers.fresh_redis import let_others_renew
 from workers.lease import Lease
@@ -86,6 +86,23 @@ def test_a_lease_that_redis_lost_is_renewed_at_the_next_look(client: redis.Redis
     client.delete(wire.lease_key(JOB.id))
     control.poll()
     assert held.is_held(client.get(wire.lease_key(JOB.id)))
+
+
+def test_leases_are_renewed_after_a_look_that_failed_for_whatever_reason(
+    client: redis.Redis,
+) -> None:
+    control = Control(client)
+    held = lease(client)
+    held.hold()
+    control.add(JOB, task_id="t", lease=held, device="cpu")
+    client.set(wire.replay_key(JOB.id), "2:not a number")
+    control.start()
+    try:
+        wait_for(lambda: not client.exists(wire.replay_key(JOB.id)), what="the look that fails")
+        client.delete(wire.lease_key(JOB.id))
+        wait_for(lambda: held.is_held(client.get(wire.lease_key(JOB.id))), what="a renewal")
+    finally:
+        control.stop()
 
 
 def test_an_attempt_that_a_file_tells_of_is_not_begun_on_a_redis_that_has_just_started(
