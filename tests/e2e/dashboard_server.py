@@ -32,7 +32,16 @@ from tests import shapes
 from tests.services import Spawned, python, wait_for
 from webapp import create_app
 from webapp.models import User
-from webapp.services import accounts, datasets, job_actions, job_creation, jobs, projects, schema
+from webapp.services import (
+    accounts,
+    datasets,
+    job_actions,
+    job_creation,
+    jobs,
+    preemption,
+    projects,
+    schema,
+)
 from webapp.services.job_request import JobRequest
 from webapp.services.recorder import record
 
@@ -179,6 +188,16 @@ class Dashboard:
             finally:
                 client.delete(wire.worker_key(name))
                 client.zrem(wire.WORKERS_KEY, name)
+
+    def cancel(self, job_id: int) -> None:
+        with self.app.app_context():
+            job = jobs.get_job(job_id, user=self._ada())
+            job_actions.cancel(job, mode=job_actions.CancelMode.NOW, actor="test")
+
+    def look_for_places(self) -> None:
+        """Do what the recorder does every second for urgent jobs."""
+        with self.app.app_context():
+            preemption.follow()
 
     def status(self, job_id: int) -> str:
         with self.app.app_context():

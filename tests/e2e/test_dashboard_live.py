@@ -104,6 +104,26 @@ def test_why_a_job_waits_stays_true(page: Page, dashboard: Dashboard) -> None:
     expect(page.get_by_text("No worker serves the queue timm")).to_be_visible(timeout=10_000)
 
 
+def test_a_job_that_is_asked_for_its_place_says_so(page: Page, dashboard: Dashboard) -> None:
+    project_id = dashboard.project("Places")
+    job_id = dashboard.job(project_id, "makes place", started=True, priority=0)
+    Worker(dashboard, job_id).starts()
+    open_job(page, job_id)
+    asked = page.get_by_text("It was asked to give its place to job")
+    expect(asked).to_be_hidden()
+    with dashboard.draining_worker("gpu-box-1", status="online"), no_reload(page):
+        urgent = dashboard.job(project_id, "urgent", started=True, priority=9, preempt=True)
+        dashboard.look_for_places()
+        expect(asked).to_contain_text(f"place to job {urgent}, which is more urgent")
+        expect(badge(page).first).to_have_text("Running")
+        page.reload()
+        expect(asked).to_be_visible()
+        page.evaluate("window.stillTheSamePage = true")
+        dashboard.cancel(urgent)
+        dashboard.look_for_places()
+        expect(asked).to_be_hidden()
+
+
 def test_a_job_that_somebody_else_makes_appears(page: Page, dashboard: Dashboard) -> None:
     project_id = dashboard.project("Shared")
     open_project(page, project_id)

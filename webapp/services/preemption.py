@@ -20,6 +20,7 @@ from sqlalchemy.orm import Session, load_only
 from adapters import wire
 from webapp.extensions import db
 from webapp.models import Job, JobStatus
+from webapp.models.columns import utc_now
 from webapp.services import broker, event_log
 from webapp.services.executors import message_queue
 from webapp.services.job_actions import CancelMode, send_handed_back
@@ -93,13 +94,22 @@ def decide(workers: Workers, *, is_sent: Callable[[Job], bool]) -> list[Job]:
     for job in running:
         if job.displaced_by is not None and not _is_needed(job, queued):
             logger.info("job %s may keep its place", job.id)
-            job.displaced_by = None
+            _set(session, job, displaced_by=None)
     left = seconds_left()
     for job, urgent in choose(queued, running, workers, left=left, is_sent=is_sent):
         logger.info("job %s is to give its place to job %s", job.id, urgent.id)
-        job.displaced_by = urgent.id
+        _set(session, job, displaced_by=urgent.id)
     session.commit()
     return [job for job in running if job.displaced_by is not None]
+
+
+def _set(session: Session, job: Job, *, displaced_by: int | None) -> None:
+    """Write whom a job gives its place to, and let browsers look at the job again."""
+    job.displaced_by = displaced_by
+    event_log.append(
+        session, job_id=job.id, project_id=job.project_id, attempt=job.attempt, type="status",
+        time=utc_now(), data={"status": str(job.status), "previous": str(job.status)},
+    )  # fmt: skip
 
 
 def choose(

@@ -76,6 +76,8 @@ export function showJob(holder, job) {
   for (const remedy of holder.querySelectorAll("[data-error-kind]")) {
     remedy.hidden = job.error?.kind !== remedy.dataset.errorKind;
   }
+  for (const asked of holder.querySelectorAll("[data-displaced]")) asked.hidden = !job.displaced_by;
+  put(holder, "displaced_by", String(job.displaced_by ?? ""));
   put(holder, "attempt", String(job.attempt));
   put(holder, "worker", job.worker ?? "–");
   put(holder, "device", job.device ?? "–");
