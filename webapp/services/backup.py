@@ -25,7 +25,7 @@ from modelyard.storage import StorageError
 from webapp.config import settings
 from webapp.extensions import db
 from webapp.models import Artifact, Job
-from webapp.services import backup_tables, outputs_index, schema
+from webapp.services import backup_tables, outputs_index, schema, stored_files
 from webapp.services.backup_archive import (
     FORMAT,
     ArchiveWriter,
@@ -69,7 +69,7 @@ def backup_to(path: Path, *, with_outputs: bool = False) -> Manifest:
 
 def backup(file: BinaryIO, *, with_outputs: bool = False) -> Manifest:
     """Write a backup to an open file, front to back. Raises BackupError and OSError."""
-    if with_outputs and settings().store:
+    if with_outputs and stored_files.used():
         raise BackupError(
             f"The jobs' files are in the store {settings().store}, whose own copies and versions "
             "keep them; take the backup without --with-outputs"
