@@ -222,7 +222,10 @@ class Supervisor:
         """Tell the child to stop, and kill its group when it was given its time."""
         wanted = self._stop.current
         if wanted == Stop.PREEMPTED and self._final is not None:
-            wanted = None  # it is trained: its evaluation, which cannot go on elsewhere, is let be
+            # It is trained: its evaluation, which cannot go on elsewhere, is let be.
+            wanted = None
+            if is_trained(self._final):
+                self._kill_at = None
         if wanted is not None and wanted != self._asked:
             self._asked = wanted
             if wanted.ends_at_once:
@@ -306,13 +309,19 @@ def disk_full(job: TrainingJob, error: OSError) -> TrainingError:
     )
 
 
+def is_trained(final: Mapping[str, Any] | None) -> bool:
+    """Tell from the child's last words whether it trained to its end."""
+    result = final.get("result") if final else None
+    return result is not None and result["stopped"] is None
+
+
 def judge(final: Mapping[str, Any] | None, *, stop: Stop | None, exit_code: int | None) -> Ending:
     """Return how an attempt ended, from the child's last words, what was asked, and its exit."""
     result = final.get("result") if final else None
     error = final.get("error") if final else None
     if stop == Stop.LOST:
         return Ending(None, exit_code=exit_code)
-    if result is not None and result["stopped"] is None:
+    if result is not None and is_trained(final):
         return Ending(Outcome.COMPLETED, result=result, exit_code=exit_code)
     if stop is not None and stop.by_person:
         return Ending(Outcome.CANCELLED, result=result, exit_code=exit_code)

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import subprocess
+from multiprocessing import Pipe
+from pathlib import Path
+from typing import Any, cast
+
 import pytest
 
+from adapters.contract import DatasetFormat, TaskType, TrainingJob
 from adapters.wire import Outcome
 from workers.stopping import Stop, StopRequest
-from workers.supervisor import judge
+from workers.supervisor import Supervisor, judge
+from workers.template import SupervisorPipes, Template
 
+JOB = TrainingJob(
+    id=7, attempt=1, framework="timm", model_name="m", task_type=TaskType.IMAGE_CLASSIFICATION,
+    dataset_path=Path("/d"), dataset_format=DatasetFormat.IMAGEFOLDER, epochs=1, batch_size=1,
+    learning_rate=0.1,
+)  # fmt: skip
 DONE = {"result": {"stopped": None}}
 STOPPED_NOW = {"result": {"stopped": "now"}}
 STOPPED_BY_SHUTDOWN = {"result": {"stopped": "shutdown"}}
@@ -68,3 +80,32 @@ def test_a_worker_that_goes_away_or_a_person_outdoes_a_job_that_wants_the_place(
         request.ask(Stop.PREEMPTED)
         request.ask(harder)
         assert request.current == harder
+
+
+@pytest.mark.parametrize(("final", "lives"), [(DONE, True), (STOPPED_BY_SHUTDOWN, False)])
+def test_what_was_trained_before_it_gave_its_place_has_the_time_for_its_evaluation(
+    final: dict[str, Any], lives: bool
+) -> None:
+    now, stop = 0.0, StopRequest()
+    supervisor = Supervisor(
+        JOB, template=cast("Template", None), sink=lambda type, data: None, stop=stop,
+        cancel_grace_seconds=5, shutdown_grace_seconds=5, clock=lambda: now,
+    )  # fmt: skip
+    heard, requests = Pipe(duplex=False)
+    pipes = SupervisorPipes(events=heard, requests=requests, log=heard)
+    child = subprocess.Popen(["sleep", "600"], start_new_session=True)
+    try:
+        stop.ask(Stop.PREEMPTED)
+        supervisor._pass_on_stop(child.pid, pipes)
+        assert heard.recv_bytes() == b"shutdown"
+        supervisor._final = final
+        now = 6
+        supervisor._pass_on_stop(child.pid, pipes)
+        if not lives:
+            child.wait(30)
+        assert (child.poll() is None) == lives
+    finally:
+        child.kill()
+        child.wait()
+        pipes.close()
+        requests.close()
