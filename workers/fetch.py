@@ -23,7 +23,7 @@ from typing import Any
 from adapters.contract import ErrorKind, TrainingError
 from adapters.data.child import say
 from adapters.data.description import DatasetError
-from adapters.data.manifest import Manifest, Shard, manifest_key, shard_key
+from adapters.data.manifest import Manifest, ManifestError, Shard, manifest_key, shard_key
 from adapters.data.pack import verify
 from adapters.data.shards import make_folders, unpack_shard
 from modelyard.process import die_with_parent
@@ -107,7 +107,10 @@ class Fetching:
 
     def _manifest(self, fingerprint: str) -> Manifest:
         text = self._again(lambda: self._store.read(manifest_key(fingerprint)))
-        return Manifest.from_json(text)
+        manifest = Manifest.from_json(text)
+        if manifest.fingerprint != fingerprint:  # all that follows goes by the manifest's
+            raise ManifestError("the manifest is that of another data set")
+        return manifest
 
     def _fetch(self, manifest: Manifest, part: Path) -> None:
         self._meter.begin(FETCHING, manifest.stored_bytes, partial=lambda: _half_fetched(part))

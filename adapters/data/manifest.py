@@ -83,7 +83,7 @@ class Manifest:
                     seed=int(raw["split_rule"]["seed"]),
                     val_share=float(raw["split_rule"]["val_share"]),
                 ),
-                entry=str(raw["entry"]),
+                entry=_entry(raw["entry"]),
                 folders=tuple(map(str, raw["folders"])),
                 shards=tuple(map(_shard, raw["shards"])),
             )
@@ -107,6 +107,12 @@ def shard_key(fingerprint: str, shard: Shard) -> str:
 def _sum(text: Any) -> str:
     if not isinstance(text, str) or not _SHA256.fullmatch(text):
         raise ManifestError("a fingerprint is 64 hexadecimal digits")
+    return text
+
+
+def _entry(text: Any) -> str:
+    if not isinstance(text, str) or "/" in text or "\0" in text or text in (".", ".."):
+        raise ManifestError("the manifest names no file in the data set's folder")
     return text
 
 

@@ -96,7 +96,10 @@ def test_what_is_fetched_is_what_was_packed(there: There):
     assert kept == {"manifest.json", "data"}
 
 
-@pytest.mark.parametrize("harm", ["no copy", "no shard", "torn", "no manifest", "other content"])
+@pytest.mark.parametrize(
+    "harm",
+    ["no copy", "no shard", "torn", "no manifest", "other manifest", "elsewhere", "other content"],
+)
 def test_a_bad_copy_is_told_from_a_store_that_is_away_and_nothing_of_it_stays(
     there: There, harm: str
 ):
@@ -109,6 +112,11 @@ def test_a_bad_copy_is_told_from_a_store_that_is_away_and_nothing_of_it_stays(
         there.store.write(there.shard(1), there.store.read(there.shard(1))[:-1])
     elif harm == "no manifest":
         there.store.write(key, b'{"version": 1}')
+    elif harm == "other manifest":  # in all its parts a good copy, and of another data set
+        there.store.write(key, there.put("other").to_json())
+    elif harm == "elsewhere":
+        claim = json.loads(there.manifest.to_json()) | {"entry": "../../elsewhere"}
+        there.store.write(key, json.dumps(claim).encode())
     else:
         # A whole and sound copy, of another data set: its own sums are right.
         other = there.put("other")
