@@ -20,7 +20,8 @@ from modelyard.errors import ModelyardError
 from modelyard.settings import load_settings
 
 ANSWER_SECONDS = 5
-LOOK_SECONDS = 1.0
+HEARD_SECONDS = 3 * wire.WORKER_HEARTBEAT_SECONDS  # a worker looks at each heartbeat
+LOOK_SECONDS = 0.5
 
 Worker = dict[str, Any]
 
@@ -64,7 +65,10 @@ def drain_command(worker: str | None, undo: bool, wait: bool) -> None:
         if _read(client, name) is None:
             raise WorkersError(_unknown(client, name))
         client.set(wire.drain_key(name), "1")
-        click.echo(f"worker {name} takes no new job")
+        if _heard(client, name):
+            click.echo(f"worker {name} takes no new job")
+        else:
+            click.echo(f"worker {name} has not answered yet; it takes no new job once it has heard")
         if wait:
             _wait_until_idle(client, name)
 
@@ -76,6 +80,17 @@ def _undo(client: redis.Redis, name: str) -> None:
         raise WorkersError(_unknown(client, name))
     else:
         click.echo(f"worker {name} was not drained")
+
+
+def _heard(client: redis.Redis, name: str) -> bool:
+    """Wait until the worker itself says that it drains: until then it may take one job more."""
+    deadline = time.monotonic() + HEARD_SECONDS
+    while time.monotonic() < deadline:
+        worker = _read(client, name)
+        if worker is not None and worker["status"] == "draining":
+            return True
+        time.sleep(LOOK_SECONDS)
+    return False
 
 
 def _wait_until_idle(client: redis.Redis, name: str) -> None:

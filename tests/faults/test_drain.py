@@ -44,6 +44,16 @@ def test_a_drain_waits_for_what_trains_and_lets_nothing_new_begin(there: Site) -
     assert after.worker == "w2"
 
 
+def test_a_drain_is_told_once_no_new_job_can_begin(there: Site) -> None:
+    there.quick_worker("w1")
+    assert modelyard(there, "drain", "w1").stdout == "worker w1 takes no new job\n"
+    jobs = [there.job(epochs=1) for _ in range(3)]
+    there.quick_worker("w2")
+    for job in jobs:
+        there.wait(job, ended)
+    assert {job.worker for job in jobs} == {"w2"}
+
+
 def test_a_drained_worker_stays_so_when_it_is_started_again(there: Site) -> None:
     kill_me = there.quick_worker("w1")
     assert modelyard(there, "drain").stdout == "worker w1 takes no new job\n"
