@@ -137,7 +137,11 @@ class Control:
         """Renew leases in time, and at once what a Redis that restarted has lost."""
         for attempt, lease in zip(attempts, leases, strict=True):
             if self._clock() >= attempt.renew_at or not attempt.lease.is_held(lease):
-                self._renew(attempt)
+                try:
+                    self._renew(attempt)
+                except redis.ResponseError as error:
+                    # Redis answers, and refuses this one (it may be full): the others go on.
+                    logger.warning("job %s: its lease is not renewed: %s", attempt.job.id, error)
 
     def _hear_cancel(self, attempt: Attempt, text: bytes | str | None) -> None:
         if text is None:

@@ -88,6 +88,23 @@ def test_a_lease_that_redis_lost_is_renewed_at_the_next_look(client: redis.Redis
     assert held.is_held(client.get(wire.lease_key(JOB.id)))
 
 
+def test_a_lease_that_redis_refuses_to_renew_does_not_keep_others_from_it(
+    client: redis.Redis,
+) -> None:
+    control = Control(client)
+    for number in (7, 8):
+        job = dataclasses.replace(JOB, id=number)
+        held = Lease(client, job, worker="w1")
+        held.hold()
+        control.add(job, task_id=str(number), lease=held, device="cpu")
+        client.delete(wire.lease_key(number))
+    client.set(wire.fence_key(7), "nothing that the script can count with")
+    with pytest.raises(ValueError, match="nothing that the script"):
+        control.poll()
+    assert not client.exists(wire.lease_key(7))
+    assert held.is_held(client.get(wire.lease_key(8)))
+
+
 def test_leases_are_renewed_after_a_look_that_failed_for_whatever_reason(
     client: redis.Redis,
 ) -> None:
