@@ -20,6 +20,7 @@ import pytest
 import torch
 from flask import Flask, current_app
 from PIL import Image
+from redis import Redis
 from sqlalchemy import select
 from werkzeug.test import TestResponse
 
@@ -275,7 +276,7 @@ def test_an_export_that_redis_lost_is_sent_again_and_one_whose_worker_died_fails
         exports.follow()
         exports.follow()
         assert client.llen(key) == 1, "sent, and not once more while it waits"
-        name = exports.request_id(export.id)
+        name = exports.request_id(export)
         client.delete(key)
         client.set(wire.asked_key(name), "w1")
         exports.follow()
@@ -285,6 +286,36 @@ def test_an_export_that_redis_lost_is_sent_again_and_one_whose_worker_died_fails
         exports.follow()
         db.session.refresh(export)
         assert (export.status, export.error["kind"]) == ("failed", "worker_lost")
+
+
+def test_an_answer_to_the_export_of_a_deleted_job_is_no_other_jobs(
+    tmp_path: Path, redis_url: str
+) -> None:
+    from tests.factories import application, environment
+
+    def requested() -> Export:
+        job = make_job(status="completed", best_model_path="checkpoints/best.safetensors")
+        export = Export(job_id=job.id, format="onnx", status="requested", requested_by="test")
+        db.session.add(export)
+        db.session.commit()
+        return export
+
+    url = f"sqlite:///{tmp_path / 'modelyard.db'}"
+    with (
+        application(environment(tmp_path, database_url=url, redis_url=redis_url)),
+        Redis.from_url(redis_url) as client,
+    ):
+        gone = requested()
+        number, name = gone.id, exports.request_id(gone)
+        db.session.delete(db.session.get_one(Job, gone.job_id))
+        db.session.commit()
+        error = {"kind": "unsupported", "message": "of the deleted one", "hint": ""}
+        client.lpush(wire.answer_key(name), json.dumps({"error": error}))
+        export = requested()
+        assert export.id == number, "SQLite gives the newest one's number again"
+        exports.follow()
+        db.session.refresh(export)
+        assert export.status == "requested"
 
 
 def test_the_tool_process_ends_with_whoever_started_it(tmp_path: Path) -> None:

@@ -89,14 +89,16 @@ def active(*statuses: str) -> Sequence[tuple[Export, Job]]:
 
 def export_request(job: Job, export: Export) -> dict[str, Any]:
     """Return what is asked of a tool process."""
-    request = tools.ask(
-        job, AskKind.EXPORT, seconds=_WIRE_SECONDS, request_id=request_id(export.id)
-    )
+    request = tools.ask(job, AskKind.EXPORT, seconds=_WIRE_SECONDS, request_id=request_id(export))
     return {**request, "format": export.format}
 
 
-def request_id(export_id: int) -> str:
-    return f"export-{export_id}"
+def request_id(export: Export) -> str:
+    """Return what Redis knows an export by; a number alone may be given again.
+
+    So it is on SQLite after the newest one went with its job, and after a backup was restored.
+    """
+    return f"export-{export.id}-{export.requested_at:%Y%m%dT%H%M%S%f}"
 
 
 def begin(export_id: int) -> bool:
@@ -133,7 +135,7 @@ def follow() -> None:
 
 def _follow(export: Export, job: Job) -> None:
     client = broker.redis_client()
-    name = request_id(export.id)
+    name = request_id(export)
     answer = cast("str | None", client.lindex(wire.answer_key(name), 0))
     if answer is not None:
         end(export.id, answer=json.loads(answer))
