@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -71,6 +72,20 @@ def test_a_driver_that_hangs_is_not_waited_for_and_not_asked_again_meanwhile(
     wait_for(lambda: hanging.poll() is not None, what="its end")
     nvidia_smi("0, NVIDIA A100, 81920, 512, 37, GPU-a")
     assert len(list_gpus()) == 1
+
+
+def test_children_find_no_secrets_in_their_environment() -> None:
+    told = subprocess.run(
+        [sys.executable, "-c", "import os, workers.preload; print(*os.environ.values())"],
+        env={
+            "REDIS_URL": "redis://:hush@broker/0",
+            "AWS_SECRET_ACCESS_KEY": "hush",
+            "HF_HOME": "/kept",
+        },
+        capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    assert "hush" not in told
+    assert "/kept" in told
 
 
 @pytest.mark.parametrize(
