@@ -7,7 +7,7 @@ export VENV
 export MODELYARD_HOME ?= $(CURDIR)/.modelyard
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev up demo test check lint format types unit integration chaos soak measure-recovery bench-recorder catalog clean distclean
+.PHONY: help install install-dev up demo test check lint format types unit integration exact-resume chaos soak measure-recovery bench-recorder catalog clean distclean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
