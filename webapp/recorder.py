@@ -44,7 +44,6 @@ BATCH_EVENTS = 1000
 BLOCK_MILLISECONDS = 500
 REAP_SECONDS = 3.0
 EXPORTS_SECONDS = 1.0
-PREEMPTION_SECONDS = 1.0
 PACKING_SECONDS = 1.0
 STAND_BY_SECONDS = 1.0
 RETRY_SECONDS = 1.0
@@ -87,9 +86,9 @@ class StreamRecorder:
                 time.sleep(RETRY_SECONDS)
             finally:
                 db.session.remove()
+        self._turn.give_up()  # first, for what follows may take seconds
         self._packing.stop()
         self._tidying.stop()
-        self._turn.give_up()
 
     def step(self) -> None:
         """Record what is there, or wait a moment for it; reap now and then."""
@@ -108,7 +107,7 @@ class StreamRecorder:
             self._exports_at = time.monotonic() + EXPORTS_SECONDS
             exports.follow()
         if time.monotonic() >= self._preemption_at:
-            self._preemption_at = time.monotonic() + PREEMPTION_SECONDS
+            self._preemption_at = time.monotonic() + preemption.EVERY_SECONDS
             preemption.follow()
         if time.monotonic() >= self._packing_at:
             self._packing_at = time.monotonic() + PACKING_SECONDS

@@ -180,6 +180,28 @@ def test_that_many_jobs_wait_costs_the_database_no_more_than_one(job: Job, reape
     assert [fresh(each).attempt for each in (job, *jobs)] == [1] * 5
 
 
+def test_suspects_that_take_long_are_given_up_one_look_after_the_other(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = make_job()
+    job_actions.start(other, actor="test")
+    begin(job)
+    begin(other)
+    clock = Clock()
+    reaper = Reaper(clock=clock)
+    clock.now += wire.LEASE_SECONDS + 1
+
+    def wait_for_the_store(job: Job, *, reason: str) -> None:
+        clock.now += 20
+        give_up_attempt(job, reason=reason)
+
+    monkeypatch.setattr("webapp.services.reaper.give_up_or_conclude", wait_for_the_store)
+    reaper.give_up(reaper.suspects())
+    assert [fresh(each).status for each in (job, other)] == ["queued", "running"]
+    reaper.give_up(reaper.suspects())
+    assert fresh(other).status == "queued"
+
+
 def test_a_queued_job_that_needs_a_gpu_is_looked_for_where_it_waits(
     job: Job, reaper: Reaper
 ) -> None:

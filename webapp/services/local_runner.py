@@ -85,6 +85,7 @@ class LocalRunner:
         self._lock: int | None = None
         self._exports = LocalExports(self._settings)
         self._tidying = Tidying()
+        self._places_at = 0.0
 
     def run(self) -> None:
         """Train until asked to stop; then let every job write a checkpoint and hand it back."""
@@ -192,8 +193,9 @@ class LocalRunner:
 
     def _make_places(self) -> None:
         """Let urgent jobs take the places of less urgent ones; see webapp.services.preemption."""
-        if self._usable() or not preemption.wanted():
+        if time.monotonic() < self._places_at or self._usable() or not preemption.wanted():
             return
+        self._places_at = time.monotonic() + preemption.EVERY_SECONDS
         here = {
             "name": self._settings.worker_name,
             "frameworks": [wire.queue_name(name) for name in known_frameworks()],

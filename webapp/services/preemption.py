@@ -30,6 +30,7 @@ from webapp.services.waiting import TURN_ORDER, Workers, can_take, seconds_left
 logger = logging.getLogger(__name__)
 
 S = JobStatus
+EVERY_SECONDS = 1.0  # a recorder looks
 # To write a checkpoint and to go on from it may take as long: who ends sooner is not displaced.
 ABOUT_TO_END_SECONDS = 5.0
 # A worker that is silent for longer may be dead.

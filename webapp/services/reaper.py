@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 S = JobStatus
 _UNDER_WAY = frozenset({S.QUEUED, S.RUNNING, S.CANCELLING})
 RESEND_AFTER_SECONDS = 20.0
-SENDING_SECONDS = 2.0  # at once: nothing is recorded meanwhile
+AT_ONCE_SECONDS = 2.0  # nothing is recorded meanwhile; what is left comes at the next look
 
 # KEYS: lease, fence. ARGV: new fence, seconds. Gives an attempt up, unless its lease lives.
 _GIVE_UP = """
@@ -68,7 +68,10 @@ class Reaper:
 
     def give_up(self, suspects: Iterable[tuple[int, int]]) -> None:
         """End the suspects that are still running, the stream's backlog now being recorded."""
+        ends_at = self._clock() + AT_ONCE_SECONDS
         for job_id, attempt in suspects:
+            if self._clock() > ends_at:
+                return  # a store that is away lets each of them wait for its events
             job = db.session.get(Job, job_id, populate_existing=True)
             if job is None or job.attempt != attempt:
                 continue
@@ -79,10 +82,10 @@ class Reaper:
     def send_again(self) -> None:
         """Put on the queue what the database calls queued and the broker does not have."""
         seen_over, self._seen_over = self._seen_over, set()
-        ends_at = self._clock() + SENDING_SECONDS
+        ends_at = self._clock() + AT_ONCE_SECONDS
         for job_id in forgotten():
             if self._clock() > ends_at:
-                return  # of thousands, the next ones come after what is to be recorded meanwhile
+                return
             # Its worker may have died right after it began: then the file tells of the attempt.
             catch_up(job_id)
             job = db.session.get_one(Job, job_id, populate_existing=True)
@@ -111,8 +114,9 @@ class Reaper:
         known = select(Job.id, Job.attempt).where(Job.status.in_(_UNDER_WAY))
         jobs = db.session.execute(known).all()
         leased = _leased_attempts([job_id for job_id, _ in jobs])
+        ends_at = self._clock() + AT_ONCE_SECONDS
         for (job_id, attempt), number in zip(jobs, leased, strict=True):
-            if number > attempt:
+            if number > attempt and self._clock() <= ends_at:
                 catch_up(job_id, ask_store=True)
                 job = db.session.get_one(Job, job_id, populate_existing=True)
                 reason = f"a worker trains attempt {number}, which the database did not know of"
