@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from modelyard.locks import take
 from modelyard.storage import ObjectDamaged, ObjectMissing, StorageError, Store, file_sha256
 from modelyard.stored_outputs import Index, StoredFile, StoredOutputs
 
@@ -86,21 +87,36 @@ def claim(folder: Path) -> None:
 
 
 def sweep(jobs: Path, *, idle_seconds: float) -> None:
-    """Remove the folders of jobs of which all is in the store, and that were not used lately."""
+    """Remove the folders of jobs of which all is in the store, and that were not used lately.
+
+    One that somebody changes just now is in use, and is not waited for: it may be fetched into for
+    a long time, and who sweeps is an attempt that ends.
+    """
     for gone in jobs.glob(f"{_GONE}*"):  # a process was killed while it removed it
         shutil.rmtree(gone, ignore_errors=True)
     for state_file in jobs.glob(f"*/{STATE}"):
-        folder = state_file.parent
-        with changing(folder):
-            state = read_state(folder)
-            if state is None or (state.whole and not state.stored):
-                continue
-            if time.time() - (folder / STATE).stat().st_mtime < idle_seconds:
-                continue
-            gone = jobs / f"{_GONE}{uuid.uuid4().hex}"
-            folder.replace(gone)
-        logger.info("%s is in the store and is removed here", folder)
-        shutil.rmtree(gone, ignore_errors=True)
+        try:
+            _sweep_folder(state_file.parent, idle_seconds=idle_seconds)
+        except OSError as error:
+            logger.warning("%s stays: %s", state_file.parent, error)
+
+
+def _sweep_folder(folder: Path, *, idle_seconds: float) -> None:
+    lock = take(folder / _LOCK, new=True)
+    if lock is None:
+        return
+    try:
+        state = read_state(folder)
+        if state is None or (state.whole and not state.stored):
+            return
+        if time.time() - (folder / STATE).stat().st_mtime < idle_seconds:
+            return
+        gone = folder.with_name(f"{_GONE}{uuid.uuid4().hex}")
+        folder.replace(gone)
+    finally:
+        os.close(lock)
+    logger.info("%s is in the store and is removed here", folder)
+    shutil.rmtree(gone, ignore_errors=True)
 
 
 def bring(

@@ -234,6 +234,16 @@ def test_what_is_in_the_store_leaves_a_worker_after_a_while_and_nothing_else(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["2", "4", "5"]
 
 
+def test_a_folder_that_is_being_fetched_into_is_not_waited_for(tmp_path: Path) -> None:
+    for name in "12":
+        write_state(tmp_path / name, LocalState(1, whole=True, stored=True))
+    with changing(tmp_path / "1"):
+        sweep(tmp_path, idle_seconds=-1)
+        assert [path.name for path in tmp_path.iterdir()] == ["1"]
+    sweep(tmp_path, idle_seconds=-1)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_who_waits_for_a_folder_that_is_removed_meanwhile_begins_with_a_new_one(
     folder: Path,
 ) -> None:
