@@ -16,7 +16,7 @@ _TEMPORARY = ".writing"
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
-def is_disk_full(error: BaseException) -> bool:
+def is_disk_full(error: BaseException | None) -> bool:
     """Tell whether the operating system found no space, or a quota used up."""
     return isinstance(error, OSError) and error.errno in _DISK_FULL
 

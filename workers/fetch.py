@@ -8,7 +8,6 @@ from the worker that started it.
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import sys
@@ -26,6 +25,7 @@ from adapters.data.description import DatasetError
 from adapters.data.manifest import Manifest, ManifestError, Shard, manifest_key, shard_key
 from adapters.data.pack import verify
 from adapters.data.shards import make_folders, unpack_shard
+from adapters.files import is_disk_full
 from modelyard.process import die_with_parent
 from modelyard.storage import ObjectDamaged, ObjectMissing, StorageError, Store, open_store
 from workers.dataset_cache import DatasetCache
@@ -145,7 +145,7 @@ class Fetching:
             except (ObjectMissing, ObjectDamaged):
                 raise
             except StorageError as error:
-                if _disk_is_full(error.__cause__):
+                if is_disk_full(error.__cause__):
                     raise
                 self._meter.note(f"The store does not answer; again in {pause:g} s: {error}")
                 time.sleep(pause)
@@ -185,17 +185,13 @@ def main() -> int:
     except TrainingError as error:
         say({"error": error.to_json()})
     except (StorageError, OSError) as error:
-        if _disk_is_full(error) or _disk_is_full(error.__cause__):
+        if is_disk_full(error) or is_disk_full(error.__cause__):
             say({"error": _full(cache.folder).to_json()})
         elif isinstance(error, StorageError):
             say({"error": _away(error).to_json()})
         else:
             raise
     return 0
-
-
-def _disk_is_full(error: BaseException | None) -> bool:
-    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def _full(folder: Path) -> TrainingError:
