@@ -43,6 +43,10 @@ class FileChanged(StorageError):
     """A file was written to while it was being stored: it is to be stored again."""
 
 
+class _NotAKey(ValueError):
+    """A programmer's mistake: no store is to blame for it."""
+
+
 @dataclass(frozen=True)
 class Stored:
     """A file that was put into the store."""
@@ -170,7 +174,7 @@ class Store:
     def _path(self, key: str) -> str:
         parts = key.rstrip("/").split("/")
         if any(part in ("", ".", "..") for part in parts):
-            raise ValueError(f"not a key of a store: {key!r}")
+            raise _NotAKey(f"not a key of a store: {key!r}")
         return f"{self._root}/{'/'.join(parts)}"
 
     def _url(self, key: str) -> str:
@@ -198,12 +202,13 @@ class Store:
         """Turn what the store's library raises into one kind of error."""
         try:
             yield
-        except (StorageError, ValueError):
+        except (StorageError, _NotAKey):
             raise
         except FileNotFoundError:
             raise ObjectMissing(f"{self._url(key)} is not there") from None
         except Exception as error:
-            # Libraries raise what they like: OSError, their own, a timeout's.
+            # Libraries raise what they like: OSError, their own, a timeout's, and botocore a
+            # ValueError for an AWS_ENDPOINT_URL that is no address.
             raise StorageError(
                 f"{self._url(key)} could not be {done}: {_first_line(error)}; see that the store "
                 "of MODELYARD_STORE is reachable and that this host's credentials are right"
@@ -226,8 +231,8 @@ def open_store(url: str) -> Store:
             f"the store {url} needs a package that is not installed here ({error}); "
             f"install {remedy}"
         ) from None
-    except ValueError as error:
-        raise StorageError(f"the store {url} cannot be used: {error}") from None
+    except (ValueError, OSError) as error:  # some libraries connect at once
+        raise StorageError(f"the store {url} cannot be used: {error}") from error
 
 
 def _opened(protocol: str, url: str) -> Store:

@@ -15,6 +15,7 @@ import fsspec
 import pytest
 
 from modelyard import storage, storage_s3
+from modelyard.ports import free_port
 from modelyard.storage import (
     FileChanged,
     ObjectDamaged,
@@ -261,3 +262,18 @@ def waiting_connections(server: socket.socket) -> int:
         except BlockingIOError:
             return count
     raise AssertionError("a hundred connections and more")
+
+
+def test_a_store_that_cannot_even_be_connected_to_is_told_as_an_error_of_the_store() -> None:
+    with pytest.raises(StorageError, match=r"ftp://127\.0\.0\.1:\d+/x cannot be used: "):
+        open_store(f"ftp://127.0.0.1:{free_port()}/x")
+
+
+def test_an_endpoint_that_is_no_address_is_told_as_an_error_of_the_store(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "nonsense")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    with pytest.raises(StorageError, match="could not be read: Invalid endpoint: nonsense"):
+        open_store("s3://bucket/prefix").read("jobs/7/file")
