@@ -28,6 +28,7 @@ from webapp.services.executors import get_executor, message_queue
 from webapp.services.job_actions import close_attempt, send_handed_back
 from webapp.services.lifecycle import transition
 from webapp.services.message_order import task_ids
+from webapp.services.waiting import TURN_ORDER
 
 logger = logging.getLogger(__name__)
 
@@ -187,14 +188,15 @@ def give_up_attempt(job: Job, *, reason: str) -> None:
 def forgotten() -> list[int]:
     """Return the jobs that were to be sent a while ago, have no message, and train nowhere.
 
-    Thousands may wait, and this is asked every few seconds: nothing is asked job by job.
+    In their order: sent so, none has to be moved before another. Thousands may wait, and this is
+    asked every few seconds: nothing is asked job by job.
     """
     limit = utc_now() - timedelta(seconds=RESEND_AFTER_SECONDS)
     statement = (
         select(Job.id, Job.attempt, Job.queue, Job.framework, Job.device_choice)
         .join(Attempt, and_(Attempt.job_id == Job.id, Attempt.number == Job.attempt))
         .where(Job.status == S.QUEUED, Attempt.queued_at <= limit)
-        .order_by(Job.id)
+        .order_by(*TURN_ORDER)
     )
     if dataset_copies.needed():
         statement = statement.where(~dataset_copies.is_held_back())
