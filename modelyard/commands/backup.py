@@ -22,7 +22,7 @@ _home = click.option("--home", help="Folder of the instance [MODELYARD_HOME].")
 @click.command("backup")
 @click.argument("file", required=False)
 @_home
-@click.option("--with-outputs", is_flag=True, help="Also the recorded files of ended jobs.")
+@click.option("--with-outputs", is_flag=True, help="Also checkpoints and artifacts of ended jobs.")
 def backup_command(file: str | None, home: str | None, with_outputs: bool) -> None:
     """Write all that this web host knows to one FILE, while everything runs.
 

@@ -39,6 +39,7 @@ from webapp.services import backup, backup_tables, job_actions, restore, schema
 from webapp.services.backup_archive import BackupError, verify
 from webapp.services.recorder import record
 from webapp.services.restore_database import EVENT_IDS_LEFT_OUT, JOB_IDS_LEFT_OUT
+from webapp.services.restore_report import restore_lines
 
 HEAD = REVISIONS[-1]
 Fresh = Callable[[str, str], tuple[Path, str]]
@@ -394,6 +395,7 @@ def test_files_of_jobs_are_compared_and_come_back_where_they_were_asked_for(
         restored = second / "outputs" / best.relative_to(home / "outputs")
         assert restored.read_text() == "best.pth as it was"
         assert report.outputs.missing == {3: 1}
+        assert "1 jobs lack files that they had (train.log): 3" in restore_lines(report)
         assert report.unknown_jobs == [2000]
         assert make_job().id == 2001 + JOB_IDS_LEFT_OUT
 

@@ -50,6 +50,7 @@ class Comparison:
 
     def __init__(self, *, with_content: bool) -> None:
         self.missing: dict[int, int] = {}  # how many files, by job
+        self.missing_names: set[str] = set()
         self.changed: dict[int, int] = {}  # written again, grown, cut
         self._with_content = with_content
         self._store = _store()
@@ -61,6 +62,7 @@ class Comparison:
         differs = self._differs(file)
         if differs is None:
             self.missing[file.job] = self.missing.get(file.job, 0) + 1
+            self.missing_names.add(file.name)
         elif differs:
             self.changed[file.job] = self.changed.get(file.job, 0) + 1
 

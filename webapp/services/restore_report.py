@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from webapp.services.backup_archive import Manifest
 from webapp.services.restore import Report
 
 _NAMED = 20  # more jobs than these are counted only
+_FILES_NAMED = 4
 _COUNTED = ("users", "projects", "datasets", "jobs", "attempts", "metrics", "job_events")
 
 
@@ -35,14 +36,14 @@ def restore_lines(report: Report) -> Iterator[str]:
     for job_id, attempts in report.caught_up.items():
         numbers = ", ".join(str(number) for number in attempts)
         yield f"Job {job_id}: attempt {numbers}, later than the backup, was recorded from its files"
-    yield from _jobs("lack files that they had", report.outputs.missing)
+    names = _some(sorted(report.outputs.missing_names), most=_FILES_NAMED)
+    yield from _jobs(f"lack files that they had ({names})", report.outputs.missing)
     yield from _jobs("have files that were written since", report.outputs.changed)
     yield from _jobs(
         "were made after the backup and are lost; their files are still there", report.unknown_jobs
     )
     if lost := report.lost_datasets:
-        more = f" and {len(lost) - _NAMED} more" if len(lost) > _NAMED else ""
-        yield f"{len(lost)} data sets are not where they were: {', '.join(lost[:_NAMED])}{more}"
+        yield f"{len(lost)} data sets are not where they were: {_some(lost)}"
     if report.problem:
         yield report.problem
     for name, value in report.other_settings.items():
@@ -54,9 +55,12 @@ def _jobs(what: str, ids: Iterable[int]) -> Iterator[str]:
     ids = sorted(ids)
     if not ids:
         return
-    named = ", ".join(str(number) for number in ids[:_NAMED])
-    more = f" and {len(ids) - _NAMED} more" if len(ids) > _NAMED else ""
-    yield f"{len(ids)} jobs {what}: {named}{more}"
+    yield f"{len(ids)} jobs {what}: {_some(ids)}"
+
+
+def _some(things: Sequence[object], *, most: int = _NAMED) -> str:
+    named = ", ".join(str(thing) for thing in things[:most])
+    return f"{named} and {len(things) - most} more" if len(things) > most else named
 
 
 def _counts(manifest: Manifest) -> str:
