@@ -32,7 +32,7 @@ def restore_lines(report: Report) -> Iterator[str]:
     yield _counts(manifest)
     if report.set_aside:
         yield f"What was there before is in {report.set_aside}"
-    yield from _jobs("go on: they are queued or running", report.going_on)
+    yield from _jobs("go on, queued or running", report.going_on)
     for job_id, attempts in report.caught_up.items():
         numbers = ", ".join(str(number) for number in attempts)
         yield f"Job {job_id}: attempt {numbers}, later than the backup, was recorded from its files"
