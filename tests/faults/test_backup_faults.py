@@ -89,7 +89,7 @@ def test_a_backup_under_load_goes_on_elsewhere_with_another_database_and_redis(
             db.drop_all()
             there.environ["MODELYARD_DATA_ROOTS"] = str(first / "data")
             said = modelyard(there, "restore", str(file))
-            assert f"2 jobs go on: they are queued or running: {ids[1]}, {ids[2]}" in said
+            assert f"2 jobs go on, queued or running: {ids[1]}, {ids[2]}" in said
             with new_redis.client() as client:
                 # As one that was kept: it has seen three attempts of the waiting job end.
                 client.set(wire.fence_key(ids[2]), 4)
@@ -130,7 +130,7 @@ def test_a_backup_comes_back_while_workers_have_gone_on(
 
         said = modelyard(here, "restore", "--replace", str(file))
         assert f"Job {moved}: attempt 2, later than the backup, was recorded" in said
-        assert f"2 jobs go on: they are queued or running: {moved}, {steady}" in said
+        assert f"2 jobs go on, queued or running: {moved}, {steady}" in said
         assert f"made after the backup and are lost; their files are still there: {late}" in said
         assert job_again(waiting).status == "completed"
         here.recorder()
