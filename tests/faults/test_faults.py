@@ -252,18 +252,20 @@ def test_a_worker_cut_off_alone_has_its_child_dead_before_another_trains(
 
 def test_a_full_redis_delays_what_is_told_and_pauses_nothing(there: Site) -> None:
     there.quick_worker("w1")
-    job = there.job(epochs=60, step_seconds=0.01)
+    job = there.job(epochs=60, step_seconds=0.02)  # longer than a lease, even where all is quick
     there.wait(job, in_epoch(2))
     [child] = there.children()
     with there.redis.client() as client:
         client.config_set("maxmemory", "1")
-        said = there.journal(job.id).count('"metrics"')
-        begun = time.monotonic()
-        while time.monotonic() < begun + 1.5 * there.lease_seconds:
-            assert child.status() != psutil.STATUS_STOPPED
-            time.sleep(0.2)
-        assert there.journal(job.id).count('"metrics"') > said
-        client.config_set("maxmemory", "0")
+        try:
+            said = there.journal(job.id).count('"metrics"')
+            begun = time.monotonic()
+            while time.monotonic() < begun + 1.5 * there.lease_seconds:
+                assert child.status() != psutil.STATUS_STOPPED
+                time.sleep(0.2)
+            assert there.journal(job.id).count('"metrics"') > said
+        finally:
+            client.config_set("maxmemory", "0")
     there.wait(job, ended, seconds=60)
     assert (job.status, job.attempt) == ("completed", 1)
 
