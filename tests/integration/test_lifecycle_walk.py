@@ -277,7 +277,11 @@ class Walk(RuleBasedStateMachine):
             assert (rows[-1].status, rows[-1].attempt) == (job.status, job.attempt)
             told = select(JobEvent).filter_by(job_id=self.job_id, type="status")
             events = db.session.scalars(told.order_by(JobEvent.id))
-            assert [event.data["status"] for event in events] == [row.status for row in rows]
+            # One that repeats its status only lets browsers look again at who makes place for whom.
+            changes = [
+                event.data for event in events if event.data["status"] != event.data["previous"]
+            ]
+            assert [change["status"] for change in changes] == [row.status for row in rows]
 
     @invariant()
     def it_makes_place_only_while_it_runs_or_waits_for_having_made_it(self) -> None:

@@ -190,7 +190,7 @@ def test_training_goes_on_while_the_store_is_away_and_nothing_is_lost(
     site: Site, away: Job
 ) -> None:
     assert (away.status, away.attempt) == ("completed", 1), away.error
-    assert "The store takes the job's files again" in site.said(away)
+    assert "The job's files wait on this worker" in site.said(away)
     index = site.stored(away).newest()
     assert {"checkpoints/best.safetensors", "checkpoints/last.pth", "model_card.md"} <= set(
         index.files
