@@ -7,7 +7,6 @@ keeps two processes of a host from changing a folder at once.
 
 from __future__ import annotations
 
-import fcntl
 import gzip
 import json
 import logging
@@ -271,22 +270,8 @@ def _get(store: Store, file: StoredFile, folder: Path) -> None:
 def _lock(folder: Path) -> int | None:
     """Return a folder's lock, once it is had; None where the folder was removed meanwhile."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / _LOCK
-    try:
-        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except FileNotFoundError:
-        return None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # whoever holds it ends soon, or is killed
-        if os.path.samestat(os.fstat(lock), path.stat()):
-            return lock
-    except FileNotFoundError:
-        pass
-    except BaseException:
-        os.close(lock)
-        raise
-    os.close(lock)
-    return None
+    # Waited for: whoever holds it ends soon, or is killed.
+    return take(folder / _LOCK, new=True, wait=True)
 
 
 def _look_for_links(place: Path, folder: Path) -> None:

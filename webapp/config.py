@@ -42,8 +42,8 @@ def _engine_options(url: str) -> dict[str, Any]:
         "pool_size": _POOL_SIZE,
         "max_overflow": _POOL_OVERFLOW,
         "pool_timeout": 10,  # a person waits: better a 503 than a page that hangs
-        # The connection that was used last is used first. In turn, each of them would come to hold
-        # its own copy of the pages in use: 2 MB of memory a connection on SQLite.
+        # The connection that was used last is used first: each may come to hold a copy of the
+        # database's pages in use, up to 2 MB on SQLite, so few of them should be in use.
         "pool_use_lifo": True,
     }
     if url.startswith("postgresql"):
