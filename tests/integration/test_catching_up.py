@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
-import pytest
 from sqlalchemy import select, update
 
 from adapters import wire
 from adapters.contract import DatasetFormat, TaskType, TrainingJob
 from adapters.wire import EventType
-from tests.factories import FINISHED, STARTED, application, environment, make_events, make_job
+from tests.factories import FINISHED, STARTED, make_events, make_job
 from tests.factories import metrics as epoch_metrics
 from tests.services import RedisService
 from webapp.extensions import db
@@ -27,23 +25,6 @@ from workers.lease import Lease
 
 ERROR = {"kind": "framework", "message": "always fails", "hint": ""}
 FAILED = {**FINISHED, "outcome": "failed", "error": ERROR, "exit_code": 1}
-
-
-@pytest.fixture
-def redis(redis_service: RedisService, monkeypatch: pytest.MonkeyPatch) -> RedisService:
-    # The server of a test is seconds old, which the reaper rightly does not trust.
-    monkeypatch.setattr("webapp.services.reaper._redis_is_fresh", lambda: False)
-    return redis_service
-
-
-@pytest.fixture
-def job(tmp_path: Path, database_url: str, redis: RedisService) -> Iterator[Job]:
-    """A job that the database calls queued, at its first attempt."""
-    environ = environment(tmp_path, database_url=database_url, redis_url=redis.url)
-    with application(environ):
-        job = make_job()
-        job_actions.start(job, actor="test")
-        yield job
 
 
 def fresh(job: Job) -> Job:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +12,7 @@ from sqlalchemy import event, update
 
 from adapters import wire
 from adapters.wire import EventType
-from tests.factories import STARTED, application, environment, make_events, make_job
+from tests.factories import STARTED, make_events, make_job
 from tests.services import RedisService
 from webapp.extensions import db
 from webapp.models import Attempt, Job
@@ -29,24 +28,6 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
-
-
-@pytest.fixture
-def redis(redis_service: RedisService, monkeypatch: pytest.MonkeyPatch) -> RedisService:
-    # The server of a test is seconds old, which the reaper rightly does not trust.
-    monkeypatch.setattr("webapp.services.reaper._redis_is_fresh", lambda: False)
-    with redis_service.client() as client:
-        client.flushall()
-    return redis_service
-
-
-@pytest.fixture
-def job(tmp_path: Path, database_url: str, redis: RedisService) -> Iterator[Job]:
-    environ = environment(tmp_path, database_url=database_url, redis_url=redis.url)
-    with application(environ):
-        job = make_job()
-        job_actions.start(job, actor="test")
-        yield job
 
 
 @pytest.fixture

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 from sqlalchemy import select, update
@@ -14,10 +13,7 @@ from adapters.wire import Event, EventType
 from tests.factories import (
     FINISHED,
     STARTED,
-    application,
-    environment,
     make_events,
-    make_job,
     metrics,
 )
 from tests.services import RedisService
@@ -25,26 +21,11 @@ from webapp.extensions import db
 from webapp.models import Attempt, Job, JobEvent, Metric
 from webapp.models.columns import utc_now
 from webapp.recorder import StreamRecorder
-from webapp.services import event_log, job_actions, recorder
+from webapp.services import event_log, recorder
 from webapp.services.local_runner import StopFlag
 from webapp.services.outputs import output_dir
 from webapp.services.reaper import RESEND_AFTER_SECONDS, Reaper
 from webapp.services.recorder import record
-
-
-@pytest.fixture
-def redis(redis_service: RedisService, monkeypatch: pytest.MonkeyPatch) -> RedisService:
-    monkeypatch.setattr("webapp.services.reaper._redis_is_fresh", lambda: False)
-    return redis_service
-
-
-@pytest.fixture
-def job(tmp_path: Path, database_url: str, redis: RedisService) -> Iterator[Job]:
-    environ = environment(tmp_path, database_url=database_url, redis_url=redis.url)
-    with application(environ):
-        job = make_job()
-        job_actions.start(job, actor="test")
-        yield job
 
 
 def attempt_of(job: Job, *, epochs: int, ends: bool = False) -> list[Event]:
