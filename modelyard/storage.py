@@ -21,6 +21,8 @@ import fsspec
 from modelyard.errors import ModelyardError
 
 PART_BYTES = 8 * 1024 * 1024  # what is read at once of an object that is streamed
+# Between tries, for who can wait for a store that does not answer.
+RETRY_PAUSES_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 # Protocols whose uploads appear under their name only once they are complete.
 _SHOWS_WHOLE = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "memory"}
 _TEMPORARY = ".storing-"

@@ -27,13 +27,19 @@ from adapters.data.pack import verify
 from adapters.data.shards import make_folders, unpack_shard
 from adapters.files import is_disk_full
 from modelyard.process import die_with_parent
-from modelyard.storage import ObjectDamaged, ObjectMissing, StorageError, Store, open_store
+from modelyard.storage import (
+    RETRY_PAUSES_SECONDS,
+    ObjectDamaged,
+    ObjectMissing,
+    StorageError,
+    Store,
+    open_store,
+)
 from workers.dataset_cache import DatasetCache
 
 FETCHING, CHECKING = "fetching", "checking"
 _TELL_SECONDS = 0.5
 _AHEAD = 2  # shards that are fetched while one is unpacked
-_PAUSES_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)  # while the store does not answer
 
 
 class Meter:
@@ -139,7 +145,7 @@ class Fetching:
 
     def _again(self, do: Callable[[], Any]) -> Any:
         """Return what is done with the store, with patience where it does not answer."""
-        for pause in _PAUSES_SECONDS:
+        for pause in RETRY_PAUSES_SECONDS:
             try:
                 return do()
             except (ObjectMissing, ObjectDamaged):

@@ -19,7 +19,7 @@ from adapters.contract import ErrorKind, TrainingError, TrainingJob
 from adapters.data.unpack import in_words
 from adapters.wire import EventType, Outcome
 from modelyard.settings import Settings
-from modelyard.storage import ObjectDamaged, StorageError
+from modelyard.storage import RETRY_PAUSES_SECONDS, ObjectDamaged, StorageError
 from modelyard.store_process import StoreDiskError, asking
 from modelyard.stored_copies import LocalState, below, changing, read_state, sweep, write_state
 from workers.fetching import FetchStopped
@@ -40,7 +40,6 @@ ENDED_SECONDS = 120.0
 AWAY_SECONDS = 15.0  # of an end that is none of success, where the store does not answer
 LEAST_SHUTDOWN_SECONDS = 4.0
 KEPT_SECONDS = 24 * 3600.0  # a job's folder that is in the store: it may be resumed here
-_PAUSES_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 _CHECK_SECONDS = 0.1
 
 
@@ -157,7 +156,7 @@ class StoredAttempt:
 
     def _again_and_again(self, do: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """Return an answer of the store, with patience where it does not give one."""
-        for pause in (*_PAUSES_SECONDS, None):
+        for pause in (*RETRY_PAUSES_SECONDS, None):
             try:
                 return do()
             except ObjectDamaged as error:

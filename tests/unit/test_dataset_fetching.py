@@ -74,7 +74,7 @@ class There:
 
 @pytest.fixture
 def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> There:
-    monkeypatch.setattr(fetch, "_PAUSES_SECONDS", (0.0, 0.0))
+    monkeypatch.setattr(fetch, "RETRY_PAUSES_SECONDS", (0.0, 0.0))
     there = There(tmp_path)
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / "room.lock").touch()
