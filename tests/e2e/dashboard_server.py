@@ -190,6 +190,7 @@ class Dashboard:
                 client.zrem(wire.WORKERS_KEY, name)
 
     def cancel(self, job_id: int) -> None:
+        """Stop a job; who waits with ``preempt`` would take its place from a later test's job."""
         with self.app.app_context():
             job = jobs.get_job(job_id, user=self._ada())
             job_actions.cancel(job, mode=job_actions.CancelMode.NOW, actor="test")
@@ -222,17 +223,24 @@ class Worker:
     """What a worker tells of one attempt."""
 
     def __init__(
-        self, dashboard: Dashboard, job_id: int, *, attempt: int = 1, seq: int = 0
+        self,
+        dashboard: Dashboard,
+        job_id: int,
+        *,
+        name: str = "gpu-box-1",
+        attempt: int = 1,
+        seq: int = 0,
     ) -> None:
         self._dashboard = dashboard
         self._job_id = job_id
+        self._name = name
         self._attempt = attempt
         self._seq = seq
 
     def starts(self) -> None:
         self.tells(
             EventType.STARTED,
-            worker="gpu-box-1", host="gpu-box-1.lan", device="NVIDIA L4", versions={},
+            worker=self._name, host=f"{self._name}.lan", device="NVIDIA L4", versions={},
             resumed=False,
         )  # fmt: skip
 

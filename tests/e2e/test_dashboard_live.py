@@ -107,11 +107,11 @@ def test_why_a_job_waits_stays_true(page: Page, dashboard: Dashboard) -> None:
 def test_a_job_that_is_asked_for_its_place_says_so(page: Page, dashboard: Dashboard) -> None:
     project_id = dashboard.project("Places")
     job_id = dashboard.job(project_id, "makes place", started=True, priority=0)
-    Worker(dashboard, job_id).starts()
+    Worker(dashboard, job_id, name="gpu-box-8").starts()
     open_job(page, job_id)
     asked = page.get_by_text("It was asked to give its place to job")
     expect(asked).to_be_hidden()
-    with dashboard.draining_worker("gpu-box-1", status="online"), no_reload(page):
+    with dashboard.draining_worker("gpu-box-8", status="online"), no_reload(page):
         urgent = dashboard.job(project_id, "urgent", started=True, priority=9, preempt=True)
         dashboard.look_for_places()
         expect(asked).to_contain_text(f"place to job {urgent}, which is more urgent")

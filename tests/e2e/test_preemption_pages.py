@@ -9,7 +9,6 @@ from playwright.sync_api import Page, expect
 from tests.e2e.conftest import Watch
 from tests.e2e.dashboard_server import Dashboard, Worker
 from tests.e2e.test_new_job_form import made, open_form, picture
-from webapp.services import preemption
 
 
 def test_the_form_asks_for_anothers_place_and_says_who_may(
@@ -36,16 +35,15 @@ def test_the_form_asks_for_anothers_place_and_says_who_may(
 def test_both_jobs_tell_who_makes_place_for_whom(page: Page, dashboard: Dashboard) -> None:
     project_id = dashboard.project("Displaced")
     low = dashboard.job(project_id, "less urgent", started=True, priority=2)
-    worker = Worker(dashboard, low)
+    worker = Worker(dashboard, low, name="gpu-box-6")  # nobody else's jobs are on it
     worker.starts()
     worker.is_at(epoch=3, epochs=12, percent=25.5, eta_seconds=950)
-    with dashboard.draining_worker("gpu-box-1", status="online", busy=1):
+    with dashboard.draining_worker("gpu-box-6", status="online", busy=1):
         urgent = dashboard.job(project_id, "urgent", started=True, priority=9, preempt=True)
-        with dashboard.app.app_context():
-            preemption.follow()
+        dashboard.look_for_places()
         page.goto(f"/jobs/{urgent}")
         expect(page.locator("[data-field=waiting]")).to_have_text(
-            f"Job {low} (priority 2) on gpu-box-1 is writing its checkpoint to make place"
+            f"Job {low} (priority 2) on gpu-box-6 is writing its checkpoint to make place"
         )
         picture(page, "job-urgent")
         page.goto(f"/jobs/{low}")
@@ -61,3 +59,4 @@ def test_both_jobs_tell_who_makes_place_for_whom(page: Page, dashboard: Dashboar
         expect(history).to_contain_text(f"gave its place to job {urgent} (priority 9)")
         expect(page.locator("[data-panel=attempts]")).to_contain_text("Preempted")
         picture(page, "job-displaced")
+    dashboard.cancel(urgent)
