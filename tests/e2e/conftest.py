@@ -13,6 +13,7 @@ from playwright.sync_api import (
     ConsoleMessage,
     Page,
     StorageState,
+    expect,
     sync_playwright,
 )
 
@@ -21,26 +22,36 @@ from tests.e2e.dashboard_server import EMAIL, PASSWORD, Dashboard
 from tests.services import RedisService
 
 CHROMIUM_OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+PATIENCE_MS = 30_000  # generous: other tests may keep the machine busy
 
 
 @pytest.fixture(scope="session")
 def browser(chromium_path: str) -> Iterator[Browser]:
     with sync_playwright() as playwright:
+        expect.set_options(timeout=PATIENCE_MS)
         browser = playwright.chromium.launch(executable_path=chromium_path, args=CHROMIUM_OPTIONS)
         yield browser
         browser.close()
 
 
 @pytest.fixture(scope="session")
-def dashboard(
-    tmp_path_factory: pytest.TempPathFactory, _redis: RedisService
-) -> Iterator[Dashboard]:
-    """An instance with a person who may log in; each test makes projects of its own."""
-    dashboard = Dashboard(tmp_path_factory.mktemp("dashboard"), redis_url=_redis.url)
+def _dashboard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dashboard]:
+    home = tmp_path_factory.mktemp("dashboard")
+    redis = RedisService(home / "redis")
+    redis.start()
+    dashboard = Dashboard(home, redis_url=redis.url)
     dashboard.prepare()
     dashboard.start()
     yield dashboard
     dashboard.stop()
+    redis.stop()
+
+
+@pytest.fixture(scope="module")
+def dashboard(_dashboard: Dashboard) -> Dashboard:
+    """An instance with a person who may log in; each test makes projects of its own."""
+    _dashboard.forget()
+    return _dashboard
 
 
 @pytest.fixture
@@ -90,7 +101,7 @@ def context(browser: Browser, dashboard: Dashboard) -> Iterator[BrowserContext]:
     context = browser.new_context(
         base_url=dashboard.url, viewport={"width": 1360, "height": 850}, color_scheme="light"
     )
-    context.set_default_timeout(10_000)
+    context.set_default_timeout(PATIENCE_MS)
     yield context
     context.close()
 
@@ -104,9 +115,9 @@ def visitor(context: BrowserContext, watch: Watch) -> Page:
 
 
 @pytest.fixture(scope="session")
-def login(browser: Browser, dashboard: Dashboard) -> StorageState:
+def login(browser: Browser, _dashboard: Dashboard) -> StorageState:
     """The cookies of a login; a test that ends it needs one of its own."""
-    with browser.new_context(base_url=dashboard.url) as context:
+    with browser.new_context(base_url=_dashboard.url) as context:
         page = context.new_page()
         log_in(page)
         page.wait_for_url("/")

@@ -22,6 +22,7 @@ import psutil
 from flask import Flask
 from PIL import Image
 from redis import Redis
+from sqlalchemy import update
 
 from adapters import wire
 from adapters.contract import DatasetFormat, TaskType
@@ -31,7 +32,8 @@ from modelyard.settings import load_settings
 from tests import shapes
 from tests.services import Spawned, python, wait_for
 from webapp import create_app
-from webapp.models import User
+from webapp.extensions import db
+from webapp.models import Job, JobStatus, User
 from webapp.services import (
     accounts,
     datasets,
@@ -42,6 +44,7 @@ from webapp.services import (
     projects,
     schema,
 )
+from webapp.services.deletion import ACTIVE
 from webapp.services.job_request import JobRequest
 from webapp.services.recorder import record
 
@@ -62,6 +65,7 @@ class Dashboard:
         self._environ = {
             "MODELYARD_HOME": str(home),
             "MODELYARD_FLOWER_URL": "http://127.0.0.1:5555",
+            "MODELYARD_ACCESS_TOKEN_SECONDS": "86400",  # one login is shared by all tests of a run
             "REDIS_URL": redis_url,
         }
         self._process: Spawned | None = None
@@ -97,15 +101,26 @@ class Dashboard:
         if self._process is not None and self._process.alive():
             self._process.stop()
 
+    def forget(self) -> None:
+        """Have no worker and no job under way: which tests were here before is chance."""
+        ended = update(Job).where(Job.status.in_(ACTIVE)).values(status=JobStatus.CANCELLED)
+        with self.app.app_context():
+            db.session.execute(ended)
+            db.session.commit()
+        with Redis.from_url(self.redis_url) as client:
+            client.flushall()
+
     @contextmanager
     def frozen(self) -> Iterator[None]:
         """Let the web process stand still; what is sent to it waits in its sockets."""
         assert self._process is not None
         os.kill(self._process.pid, signal.SIGSTOP)
         os.kill(self._worker(), signal.SIGSTOP)
-        yield
-        os.kill(self._worker(), signal.SIGCONT)
-        os.kill(self._process.pid, signal.SIGCONT)
+        try:
+            yield
+        finally:
+            os.kill(self._worker(), signal.SIGCONT)
+            os.kill(self._process.pid, signal.SIGCONT)
 
     def _worker(self) -> int:
         assert self._process is not None

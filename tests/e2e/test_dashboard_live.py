@@ -98,10 +98,10 @@ def test_why_a_job_waits_stays_true(page: Page, dashboard: Dashboard) -> None:
     open_project(page, project_id)
     expect(row(page, job_id)).to_contain_text("No worker serves the queue timm")
     with dashboard.draining_worker("gpu-box-9"):
-        expect(row(page, job_id)).to_contain_text("takes no new job: gpu-box-9", timeout=10_000)
+        expect(row(page, job_id)).to_contain_text("takes no new job: gpu-box-9")
         open_job(page, job_id)
         expect(page.get_by_text("takes no new job: gpu-box-9")).to_be_visible()
-    expect(page.get_by_text("No worker serves the queue timm")).to_be_visible(timeout=10_000)
+    expect(page.get_by_text("No worker serves the queue timm")).to_be_visible()
 
 
 def test_a_job_that_is_asked_for_its_place_says_so(page: Page, dashboard: Dashboard) -> None:
@@ -284,7 +284,7 @@ def test_a_page_catches_up_after_the_server_was_away(
         worker.measures(epoch=2, train_loss=1.0, val_loss=0.9)
         worker.logs("meanwhile")
         dashboard.start()
-        expect(page.locator("#live")).to_have_text("Live", timeout=20_000)
+        expect(page.locator("#live")).to_have_text("Live")
         expect(page.locator("[data-chart=loss]")).to_have_attribute("data-points", "2")
         expect(page.locator("#log")).to_contain_text("meanwhile")
     assert page.locator("#log").inner_text() == "before\nmeanwhile\n"
