@@ -17,10 +17,17 @@ from tests.services import Spawned, wait_for
 COMMAND = [sys.executable, "-m", "modelyard", "demo", "--port", "0"]
 
 
+@pytest.fixture
+def environ(tmp_path: Path) -> dict[str, str]:
+    # Other tests compute beside this one: two threads that wait for each other at every operation
+    # are then slower than one, by ten times and more.
+    home = str(tmp_path / "home")
+    return {**os.environ, "MODELYARD_HOME": home, "MODELYARD_THREADS": "1"}
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_the_demo_trains_a_model_and_ends_with_zero(tmp_path: Path) -> None:
-    environ = {**os.environ, "MODELYARD_HOME": str(tmp_path / "home")}
+def test_the_demo_trains_a_model_and_ends_with_zero(environ: dict[str, str]) -> None:
     done = subprocess.run(
         [*COMMAND, "--exit"], env=environ, capture_output=True, text=True, check=False
     )
@@ -38,9 +45,8 @@ def test_the_demo_trains_a_model_and_ends_with_zero(tmp_path: Path) -> None:
 
 @pytest.mark.timeout(300)
 def test_a_demo_that_is_stopped_ends_with_another_status_and_leaves_no_process(
-    tmp_path: Path,
+    tmp_path: Path, environ: dict[str, str]
 ) -> None:
-    environ = {**os.environ, "MODELYARD_HOME": str(tmp_path / "home")}
     with Spawned([*COMMAND, "--exit"], environ=environ, log=tmp_path / "log") as demo:
         wait_for(lambda: "job is running" in demo.output(), timeout_seconds=120, what="training")
         below = psutil.Process(demo.pid).children(recursive=True)
