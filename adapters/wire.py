@@ -19,6 +19,7 @@ modelyard:outputs           string: marks the outputs folder, so that `doctor` s
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -188,9 +189,14 @@ class Event:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
-        """Read an event. Raises ContractError where it does not have the agreed form."""
+        """Read an event; what no database takes is replaced in it.
+
+        Raises ContractError where it does not have the agreed form.
+        """
         try:
             raw = json.loads(text)
+            if _MAY_BE_UNFIT.search(text if isinstance(text, bytes) else text.encode()):
+                raw = _fit(raw)
             return cls(
                 job_id=int(raw["job_id"]),
                 attempt=int(raw["attempt"]),
@@ -201,6 +207,20 @@ class Event:
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ContractError(f"not an event: {error!r} in {text[:200]!r}") from error
+
+
+# NUL and halves of characters: the latter come from names of files that are not UTF-8.
+_UNFIT = re.compile("[\0\ud800-\udfff]")
+_MAY_BE_UNFIT = re.compile(rb"\\u(0000|[dD][89a-fA-F])")  # as JSON writes them, and emoji, too
+
+
+def _fit(value: Any) -> Any:
+    """Return what JSON held with the characters replaced that a database refuses."""
+    if isinstance(value, str):
+        return _UNFIT.sub("\N{REPLACEMENT CHARACTER}", value)
+    if isinstance(value, dict):
+        return {_fit(name): _fit(each) for name, each in value.items()}
+    return [_fit(each) for each in value] if isinstance(value, list) else value
 
 
 def format_time(time: datetime) -> str:

@@ -10,7 +10,8 @@ from flask_limiter.util import get_remote_address
 from flask_migrate import Migrate
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import MetaData, event
-from sqlalchemy.engine import Engine
+from sqlalchemy.engine import Engine, ExceptionContext
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import DeclarativeBase
 
 
@@ -48,3 +49,15 @@ def _prepare_sqlite(connection: Any, record: Any) -> None:
     cursor.execute("PRAGMA busy_timeout=10000")
     cursor.execute("PRAGMA foreign_keys=ON")
     cursor.close()
+
+
+@event.listens_for(Engine, "handle_error")
+def _tell_what_is_lost(context: ExceptionContext) -> None:
+    """Let a connection that is lost always be an OperationalError, of which all tries again.
+
+    psycopg calls it an InternalError where PostgreSQL ended it for its transaction's idleness.
+    """
+    if context.is_disconnect and not isinstance(context.sqlalchemy_exception, OperationalError):
+        statement, parameters = context.statement or "", context.parameters
+        lost = context.original_exception
+        raise OperationalError(statement, parameters, lost, connection_invalidated=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -17,9 +18,9 @@ from tests.services import RedisService
 from webapp.extensions import db
 from webapp.models import Attempt, Job
 from webapp.models.columns import utc_now
-from webapp.services import executors, job_actions
+from webapp.services import event_log, executors, job_actions
 from webapp.services.job_actions import CancelMode
-from webapp.services.reaper import RESEND_AFTER_SECONDS, Reaper, give_up_attempt
+from webapp.services.reaper import RESEND_AFTER_SECONDS, Reaper, forgotten, give_up_attempt
 from webapp.services.recorder import record
 
 
@@ -219,6 +220,35 @@ def test_what_happens_meanwhile_wins_over_giving_up(job: Job) -> None:
     job = fresh(job)
     assert (job.status, job.attempt) == ("completed", 1)
     assert db.session.get_one(Attempt, (job.id, 1)).outcome == "completed"
+
+
+def test_the_next_attempt_is_not_given_up_in_the_place_of_one_that_another_recorder_did(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin(job)
+    wait_for_turn = event_log.lock_order
+
+    def be_late(session: Any) -> None:
+        monkeypatch.setattr(event_log, "lock_order", wait_for_turn)
+        give_up_attempt(job, reason="another was faster")
+        begin(job)
+        wait_for_turn(session)
+
+    monkeypatch.setattr(event_log, "lock_order", be_late)
+    give_up_attempt(job, reason="late")
+    assert (fresh(job).status, job.attempt, job.lost_attempts) == ("running", 2, 1)
+
+
+@pytest.mark.parametrize("fast_by", [timedelta(hours=-1), timedelta(hours=1)])
+def test_a_worker_whose_clock_is_wrong_delays_no_job_that_it_hands_back(
+    job: Job, fast_by: timedelta
+) -> None:
+    begin(job)
+    data = {"outcome": "handed_back", "result": None, "error": None, "exit_code": 0}
+    (event,) = make_events(job, (EventType.FINISHED, data), first=2)
+    record([dataclasses.replace(event, time=utc_now() + fast_by)])
+    assert (fresh(job).status, job.attempt) == ("queued", 2)
+    assert forgotten() == [job.id]  # whoever recorded it died before it was sent
 
 
 def test_a_start_while_the_broker_is_down_leaves_the_job_pending(

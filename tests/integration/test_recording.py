@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 from flask import Flask
 from sqlalchemy import select
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
 
-from adapters.wire import EventType
+from adapters.wire import Event, EventType
 from tests.factories import (
     FINISHED,
     STARTED,
@@ -23,7 +25,7 @@ from tests.factories import (
 )
 from webapp.extensions import db
 from webapp.models import Artifact, Attempt, Job, JobEvent, JobStatus, Metric, StatusChange
-from webapp.services import job_actions
+from webapp.services import event_log, job_actions
 from webapp.services.job_actions import CancelMode
 from webapp.services.lifecycle import TRANSITIONS, transition
 from webapp.services.recorder import MAX_LOG_BYTES, record
@@ -213,6 +215,44 @@ def test_no_change_that_the_table_does_not_allow_is_made(app: Flask) -> None:
             session.commit()
             assert done == (target in TRANSITIONS[source]), (source, target)
             assert fresh(job).status == (target if done else source)
+
+
+@pytest.mark.parametrize("text", ["a\0b.png", "caf\udce9.png"], ids=["NUL", "not UTF-8"])
+def test_an_end_in_characters_that_no_database_takes_is_recorded(app: Flask, text: str) -> None:
+    job = started_job()
+    error = {"kind": "dataset_invalid", "message": f"{text} is cut short", "hint": text}
+    finished = (EventType.FINISHED, {**FINISHED, "outcome": "failed", "error": error})
+    record([Event.from_json(e.to_json()) for e in make_events(job, finished, first=2)])
+    assert fresh(job).status == JobStatus.FAILED
+    assert job.error is not None
+    assert job.error["message"].endswith(".png is cut short")
+
+
+def test_names_longer_than_the_database_takes_are_cut(app: Flask) -> None:
+    job = make_job()
+    job_actions.start(job, actor="test")
+    device = "cuda:0,1,2,3 " + ", ".join(
+        f"1 × NVIDIA GeForce RTX {n}090 Ti SUPER" for n in range(4)
+    )
+    started = (EventType.STARTED, {**STARTED, "device": device})
+    record(make_events(job, started, metrics(1, **{"f1/" + "x" * 200: 0.5, "top1": 0.25})))
+    assert (fresh(job).status, job.device) == (JobStatus.RUNNING, device[:100])
+    names = db.session.scalars(select(Metric.name).order_by(Metric.name))
+    assert list(names) == ["f1/" + "x" * 97, "top1"]
+
+
+def test_who_is_stopped_while_all_wait_for_it_is_waited_for_no_longer(
+    tmp_path: Path, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(event_log, "FROZEN_SECONDS", 1)
+    with application(environment(tmp_path, database_url=postgres_url)):
+        job = make_job()
+        with Session(db.engine) as stopped:
+            event_log.lock_order(stopped)
+            job_actions.start(job, actor="test")
+            assert fresh(job).status == JobStatus.QUEUED
+            with pytest.raises(OperationalError, match="idle-in-transaction"):
+                event_log.lock_order(stopped)
 
 
 def test_a_change_meant_for_an_older_attempt_is_refused(app: Flask) -> None:

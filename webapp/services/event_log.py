@@ -17,6 +17,9 @@ from sqlalchemy.orm import Session
 from webapp.models import JobEvent
 
 _ORDER_LOCK = 0x6D6F646C  # any constant: the one advisory lock of the event log
+# Who holds it and asks for nothing more for so long has been stopped, or its host is gone: the
+# database would keep it for hours, and nobody could start, cancel or record anything.
+FROZEN_SECONDS = 30
 
 # Written out, not bound: SQLite must see that the partial index ix_job_events_progress fits.
 IS_PROGRESS = JobEvent.type == literal_column("'progress'")
@@ -30,7 +33,13 @@ def lock_order(session: Session) -> None:
     a change could be stale.
     """
     if session.get_bind().dialect.name == "postgresql":
-        session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ORDER_LOCK})
+        session.execute(
+            text(
+                "SELECT pg_advisory_xact_lock(:key), "
+                "set_config('idle_in_transaction_session_timeout', :limit, true)"
+            ),
+            {"key": _ORDER_LOCK, "limit": f"{FROZEN_SECONDS}s"},
+        )
     else:
         # SQLite has one writer at a time: this takes the role, and changes nothing.
         session.execute(text("UPDATE job_events SET id = id WHERE 0"))

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import and_, select
+from sqlalchemy import and_, or_, select
 
 from adapters import wire
 from adapters.contract import ErrorKind
@@ -147,11 +147,14 @@ def give_up_or_conclude(job: Job, *, reason: str) -> None:
 def give_up_attempt(job: Job, *, reason: str) -> None:
     """End a lost attempt and commit: requeue its job, or fail it after too many."""
     session = db.session()
+    number = job.attempt
     event_log.lock_order(session)
     session.refresh(job)
+    if job.attempt != number:  # another recorder was faster, and the next attempt may train
+        session.rollback()
+        return
     lost = job.lost_attempts + 1
     limit = settings().max_attempts
-    number = job.attempt
     close_attempt(session, job, outcome="lost", reason=reason)
     if job.status == S.CANCELLING:
         done = transition(
@@ -191,11 +194,13 @@ def forgotten() -> list[int]:
     In their order: sent so, none has to be moved before another. Thousands may wait, and this is
     asked every few seconds: nothing is asked job by job.
     """
-    limit = utc_now() - timedelta(seconds=RESEND_AFTER_SECONDS)
+    now, pause = utc_now(), timedelta(seconds=RESEND_AFTER_SECONDS)
+    # By the clock of the worker that handed it back: one that is fast must not delay a job.
+    limit, ahead = now - pause, now + pause
     statement = (
         select(Job.id, Job.attempt, Job.queue, Job.framework, Job.device_choice)
         .join(Attempt, and_(Attempt.job_id == Job.id, Attempt.number == Job.attempt))
-        .where(Job.status == S.QUEUED, Attempt.queued_at <= limit)
+        .where(Job.status == S.QUEUED, or_(Attempt.queued_at <= limit, Attempt.queued_at > ahead))
         .order_by(*TURN_ORDER)
     )
     if dataset_copies.needed():

@@ -168,14 +168,14 @@ class _Batch:
 
     def _started(self, event: Event, job: Job, attempt: Attempt) -> None:
         data = event.data
-        attempt.worker = data["worker"]
-        attempt.host = data["host"]
-        attempt.device = data["device"]
+        attempt.worker = _cut(data["worker"], Attempt.worker)
+        attempt.host = _cut(data["host"], Attempt.host)
+        attempt.device = _cut(data["device"], Attempt.device)
         attempt.started_at = event.time
         started = self._transition(
             job, to=S.RUNNING, only_from=frozenset({S.QUEUED}),
-            actor=f"worker:{data['worker']}", reason=f"attempt {event.attempt} started",
-            time=event.time, worker=data["worker"], device=data["device"],
+            actor=f"worker:{attempt.worker}", reason=f"attempt {event.attempt} started",
+            time=event.time, worker=attempt.worker, device=attempt.device,
             started_at=job.started_at or event.time,
         )  # fmt: skip
         if not started:
@@ -189,7 +189,8 @@ class _Batch:
         self._tell(event, job, "progress", event.data)
 
     def _measured(self, event: Event, job: Job, attempt: Attempt) -> None:
-        epoch, values = int(event.data["epoch"]), dict(event.data["values"])
+        epoch, told = int(event.data["epoch"]), event.data["values"]
+        values = {_cut(name, Metric.name): value for name, value in told.items()}
         for name, value in values.items():
             self._metrics[job.id, name, epoch] = {
                 "job_id": job.id,
@@ -360,6 +361,11 @@ class _Batch:
         done = transition(self._session, job, **change)
         self._session.flush()
         return done
+
+
+def _cut(text: str, column: Any) -> str:
+    """Return a text as long as its column takes: PostgreSQL refuses a longer one."""
+    return text[: column.type.length]
 
 
 def _result_columns(result: dict[str, Any]) -> dict[str, Any]:
