@@ -38,10 +38,11 @@ types: install-dev
 unit: install-dev
 	@$(BIN)/python -m pytest --no-header -n logical --maxprocesses 8 --dist loadfile tests/unit
 
-# These wait more than they compute (for leases, restarts, timeouts): one more at once than cores, at most 4.
+# These wait more than they compute (for leases, restarts, timeouts): one more at once than cores,
+# at most 4. Files are begun in the order of tests/conftest.py, not by their number of tests.
 integration: install-dev
 	@scripts/test-needs
-	@$(BIN)/python -m pytest --no-header -n $$(n=$$(getconf _NPROCESSORS_ONLN); echo $$(( n < 3 ? n + 1 : 4 ))) --dist loadfile tests/integration tests/faults tests/e2e
+	@$(BIN)/python -m pytest --no-header -n $$(n=$$(getconf _NPROCESSORS_ONLN); echo $$(( n < 3 ? n + 1 : 4 ))) --dist loadfile --no-loadscope-reorder tests/integration tests/faults tests/e2e
 
 exact-resume: install-dev ## Interrupt timm jobs at random, TIMES=20 of them; FIRST=<seed> repeats them
 	@EXACT_RESUME_TIMES=$(or $(TIMES),20) EXACT_RESUME_FIRST=$(FIRST) \

@@ -11,8 +11,42 @@ import pytest
 
 from tests.services import PostgresService, RedisService, S3Service, chromium
 
+# Before torch is imported, here or in a process that a test starts. Tests share the machine: a
+# second thread only waits for the first, and burns a core that another test needs.
+os.environ["OMP_NUM_THREADS"] = "1"
+
+# Files that take more than a minute are begun first, in this order, that no process has one left
+# when the others have nothing; of those at work together some wait and some compute.
+LONGEST = (
+    "e2e/test_demo.py",
+    "faults/test_faults.py",
+    "integration/test_matrix.py",
+    "integration/test_worker.py",
+    "faults/test_preemption.py",
+    "integration/test_ultralytics_tasks.py",
+    "integration/test_up.py",
+    "faults/test_chaos.py",
+    "integration/test_ultralytics_adapter.py",
+    "integration/test_storage.py",
+    "integration/test_huggingface_adapter.py",
+    "faults/test_timm_faults.py",
+    "integration/test_timm_tasks.py",
+    "integration/test_api_training.py",
+    "integration/test_timm_adapter.py",
+    "faults/test_drain.py",
+    "integration/test_huggingface_ranks.py",
+    "e2e/test_real_training.py",
+    "faults/test_gpu_faults.py",
+)
+
 # Settings of the machine or of a .env file must not decide a test.
 _SETTINGS = ("REDIS_URL", "DATABASE_URL", "TRAINING_EXECUTION_MODE")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Sort the tests by their files, as LONGEST has them."""
+    places = {Path(__file__).parent / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
 
 
 @pytest.fixture(autouse=True)
