@@ -51,5 +51,5 @@ def test_a_demo_that_is_stopped_ends_with_another_status_and_leaves_no_process(
         wait_for(lambda: "job is running" in demo.output(), timeout_seconds=120, what="training")
         below = psutil.Process(demo.pid).children(recursive=True)
         demo.process.send_signal(signal.SIGINT)
-        assert demo.wait(timeout_seconds=15) == 1
+        assert demo.wait(timeout_seconds=60) == 1
     assert not [process for process in below if process.is_running()]

@@ -81,7 +81,7 @@ class Site(Instance):
             job_actions.start(job, actor="test")
         return job
 
-    def wait(self, job: Job, condition: Any, *, seconds: float = 30) -> None:
+    def wait(self, job: Job, condition: Any, *, seconds: float = 60) -> None:
         try:
             wait_for(job_is(job, condition), timeout_seconds=seconds, what=f"job {job.id}")
         except TimeoutError as error:

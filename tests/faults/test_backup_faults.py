@@ -96,7 +96,7 @@ def test_a_backup_under_load_goes_on_elsewhere_with_another_database_and_redis(
             there.recorder()
             there.quick_worker("w2")
             for job_id in ids[1:3]:
-                there.wait(job_again(job_id), ended, seconds=60)
+                there.wait(job_again(job_id), ended)
             assert [job_again(job_id).attempt for job_id in ids[1:3]] == [2, 4]
             assert job_again(ids[3]).status == "pending"
             whole(there, dict.fromkeys(ids[:3], "completed"))
@@ -135,7 +135,7 @@ def test_a_backup_comes_back_while_workers_have_gone_on(
         assert job_again(waiting).status == "completed"
         here.recorder()
         for job_id in (moved, steady):
-            here.wait(job_again(job_id), ended, seconds=60)
+            here.wait(job_again(job_id), ended)
         # Nobody disturbed the workers that trained them.
         assert (job_again(moved).attempt, job_again(steady).attempt) == (2, 1)
         new = here.job(epochs=1)

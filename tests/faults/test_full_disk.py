@@ -55,5 +55,5 @@ def test_a_full_disk_ends_the_attempt_with_its_reason_and_frees_the_slot(
     assert job.attempt == 1
     filler.unlink()
     job_actions.resume(job, actor="test")
-    there.wait(job, ended, seconds=60)
+    there.wait(job, ended)
     assert (job.status, job.attempt) == ("completed", 2)

@@ -83,7 +83,7 @@ def test_a_gpu_that_somebody_fills_gets_no_job_until_it_is_free(
     there.wait(first, training)
     assert str(first.device).startswith("cuda:0")
     held = f"is held by process {stranger.pid} (sleep, 18.2 GB), which is not ours"
-    wait_for(lambda: held in reason(second), timeout_seconds=15, what="the reason why it waits")
+    wait_for(lambda: held in reason(second), what="the reason why it waits")
     assert reason(second).startswith("Next in the queue quick; 1 of 2 slots is busy; GPU 1 of ")
     [worker] = broker.workers()
     assert (worker["slots"], worker["busy"], worker["held"]) == (2, 1, 1)
@@ -92,7 +92,7 @@ def test_a_gpu_that_somebody_fills_gets_no_job_until_it_is_free(
     ]  # fmt: skip
     driver.processes = {}
     driver.tell()
-    there.wait(second, ended, seconds=15)
+    there.wait(second, ended)
     assert str(second.device).startswith("cuda:1")
     assert (second.attempt, job_is(first, training)()) == (1, True)
     there.expected[first.id] = "cancelled"
@@ -120,10 +120,10 @@ def test_two_workers_of_a_host_share_its_gpu_by_turns(there: Site, driver: Drive
     gpu_worker(there, driver, "b", MODELYARD_GPUS="0")
     others = [there.job(epochs=2) for _ in range(3)]
     said = f"is training job {job.id} for worker a"
-    wait_for(lambda: said in reason(others[0]), timeout_seconds=15, what="the reason")
+    wait_for(lambda: said in reason(others[0]), what="the reason")
     kill(first)  # the lock dies with it, whoever trains then
     for each in (job, *others):
-        there.wait(each, ended, seconds=60)
+        there.wait(each, ended)
     assert {each.worker for each in (job, *others)} == {"b"}
 
 
@@ -149,7 +149,7 @@ def test_a_cancel_is_confirmed_when_the_memory_is_seen_free(there: Site, driver:
     assert job_is(job, lambda j: j.status == "cancelling")()
     driver.processes = {}
     driver.tell()
-    there.wait(job, ended, seconds=10)
+    there.wait(job, ended)
 
 
 def test_memory_that_is_not_let_go_is_said_and_its_gpu_is_no_slot(
@@ -162,17 +162,17 @@ def test_memory_that_is_not_let_go_is_said_and_its_gpu_is_no_slot(
     driver.processes = {child.pid: (0, 9000)}
     driver.tell()
     job_actions.cancel(job, mode=CancelMode.NOW, actor="test")
-    there.wait(job, ended, seconds=20)
+    there.wait(job, ended)
     newest = sa.select(StatusChange).filter_by(job_id=job.id).order_by(StatusChange.id.desc())
     told = db.session.scalars(newest).first()
     assert told is not None
     assert "GPU 0 still has 8.8 GB" in str(told.reason)
     after = there.job(epochs=1)
     said = "has 8.8 GB held by processes that nvidia-smi does not name"
-    wait_for(lambda: said in reason(after), timeout_seconds=15, what="the reason")
+    wait_for(lambda: said in reason(after), what="the reason")
     driver.processes = {}
     driver.tell()
-    there.wait(after, ended, seconds=15)
+    there.wait(after, ended)
     assert after.attempt == 1
 
 
@@ -193,5 +193,5 @@ def test_a_recorder_that_trains_leaves_a_gpu_to_who_has_it(
     assert reason(job) == held
     driver.processes = {}
     driver.tell()
-    alone.wait(job, ended, seconds=20)
+    alone.wait(job, ended)
     assert str(job.device).startswith("cuda:0")

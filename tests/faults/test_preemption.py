@@ -90,7 +90,7 @@ def displaced_in_order(there: Site) -> None:
     assert reason is not None
     assert reason.startswith(f"Gave its place to job {first.id}; 1 job is ahead in the queue")
     for job in (low, later, middle):
-        there.wait(job, ended, seconds=60)
+        there.wait(job, ended)
     assert (low.lost_attempts, low.displaced_by, first.attempt) == (0, None, 1)
     assert order_of_starts() == [
         (low.id, 1), (first.id, 1), (middle.id, 1), (low.id, 2), (later.id, 1),
@@ -159,7 +159,7 @@ def test_a_worker_that_dies_while_a_checkpoint_is_written_loses_neither_job(ther
     kill(worker)
     there.quick_worker("w2")
     there.wait(first, ended)
-    there.wait(slow, ended, seconds=60)
+    there.wait(slow, ended)
     assert (first.attempt, slow.attempt, slow.lost_attempts) == (1, 2, 1)
     assert slow.displaced_by is None
 
@@ -172,7 +172,7 @@ def test_a_child_that_dies_while_it_writes_goes_on_from_the_checkpoint_before(th
     )
     there.children()[0].kill()
     there.wait(first, ended)
-    there.wait(slow, ended, seconds=60)
+    there.wait(slow, ended)
     assert (slow.attempt, slow.lost_attempts) == (2, 0)
 
 
@@ -184,7 +184,7 @@ def test_of_a_recorder_that_dies_the_next_asks_for_no_second_place(there: Site) 
     slow, first = asked_and_writing(there)
     kill(there.first_recorder)
     there.recorder()
-    there.wait(first, ended, seconds=45)
+    there.wait(first, ended)
     there.wait(slow, goes_on)
     there.expected[slow.id] = "cancelled"
     job_actions.cancel(slow, mode=CancelMode.KILL, actor="test")
@@ -198,7 +198,7 @@ def test_an_urgent_job_cancelled_meanwhile_lets_the_other_go_on(there: Site) -> 
     there.expected[first.id] = "cancelled"
     job_actions.cancel(first, mode=CancelMode.NOW, actor="test")
     there.wait(slow, goes_on)
-    there.wait(slow, ended, seconds=60)
+    there.wait(slow, ended)
     assert slow.lost_attempts == 0
     reasons = [reason for _, _, reason in history(slow)]
     assert "made place for a job that needed it no more" in reasons
@@ -209,7 +209,7 @@ def test_a_job_cancelled_while_it_makes_place_is_cancelled(there: Site) -> None:
     slow, first = asked_and_writing(there)
     there.expected[slow.id] = "cancelled"
     job_actions.cancel(slow, mode=CancelMode.AFTER_EPOCH, actor="test")
-    there.wait(slow, ended, seconds=15)
+    there.wait(slow, ended)
     assert (slow.status, slow.displaced_by) == ("cancelled", None)
     there.wait(first, ended)
 
@@ -225,8 +225,8 @@ def test_what_redis_forgets_meanwhile_is_asked_for_again(there: Site) -> None:
     there.redis.forget(seconds=None)  # the asking and the urgent job's message
     there.redis.start()
     worker.send_signal(signal.SIGCONT)
-    there.wait(first, ended, seconds=60)
-    there.wait(job, ended, seconds=60)
+    there.wait(first, ended)
+    there.wait(job, ended)
     assert job.lost_attempts == 0
     begun = [job_id for job_id, _ in order_of_starts()]
     assert begun == [job.id, first.id, job.id]

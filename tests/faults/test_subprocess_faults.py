@@ -52,8 +52,8 @@ def test_a_recorder_killed_and_started_at_once_goes_on_when_its_child_has_ended(
     assert len(children) == 2
     kill(alone.first_recorder)
     alone.recorder()
-    wait_for(lambda: gone(children), timeout_seconds=10, what="the end of its child")
-    alone.wait(job, ended, seconds=60)
+    wait_for(lambda: gone(children), what="the end of its child")
+    alone.wait(job, ended)
     # The child that hears handed its job back, which is in its file and costs no attempt.
     assert (job.status, job.attempt, job.lost_attempts) == ("completed", 2, 0)
     assert trained_by(alone, job) == [1, 2]
@@ -70,8 +70,8 @@ def test_a_killed_child_and_a_killed_supervisor_are_followed_by_one_that_goes_on
     assert gone(children)
     children = alone.children()
     supervisor(alone).kill()
-    wait_for(lambda: gone(children), timeout_seconds=5, what="the end of its child")
-    alone.wait(job, ended, seconds=60)
+    wait_for(lambda: gone(children), what="the end of its child")
+    alone.wait(job, ended)
     assert (job.status, job.attempt, job.lost_attempts) == ("completed", 3, 2)
 
 
@@ -80,7 +80,7 @@ def test_processes_that_never_begin_are_not_started_for_ever(alone: Site) -> Non
     outputs.mkdir(exist_ok=True)
     (outputs / "jobs").write_text("a file is in the way of every job's folder")
     job = alone.job(epochs=2, becomes="failed")
-    alone.wait(job, ended, seconds=60)
+    alone.wait(job, ended)
     assert job.attempt == 3
     assert job.error is not None
     assert "3 attempts were lost" in job.error["message"]
@@ -90,7 +90,7 @@ def test_processes_that_never_begin_are_not_started_for_ever(alone: Site) -> Non
 def test_a_database_that_is_away_for_a_while_delays_the_curve_and_loses_nothing(
     alone: Site,
 ) -> None:
-    job = alone.job(epochs=40, step_seconds=0.02)
+    job = alone.job(epochs=60, step_seconds=0.02)
     alone.wait(job, in_epoch(3))
     engine = sa.create_engine(alone.database_url)
     job_id = job.id
@@ -104,9 +104,9 @@ def test_a_database_that_is_away_for_a_while_delays_the_curve_and_loses_nothing(
         said = alone.journal(job_id).count('"metrics"')
     engine.dispose()
     job = db.session.get_one(Job, job_id)
-    alone.wait(job, in_epoch(said), seconds=15)  # while it trains, not only at its end
+    alone.wait(job, in_epoch(said))  # while it trains, not only at its end
     assert job.status == "running"
-    alone.wait(job, ended, seconds=60)
+    alone.wait(job, ended)
     assert (job.status, job.attempt) == ("completed", 1)
 
 
@@ -116,7 +116,7 @@ def test_a_child_that_ignores_every_signal_is_killed_after_its_grace(alone: Site
     children = alone.children()
     job_actions.cancel(job, mode=CancelMode.AFTER_EPOCH, actor="test")
     job_actions.cancel(job, mode=CancelMode.NOW, actor="test")
-    alone.wait(job, ended, seconds=10)
+    alone.wait(job, ended)
     assert gone(children)
     alone.wait(alone.job(epochs=1), ended)
 
@@ -129,10 +129,10 @@ def test_of_two_recorders_the_second_trains_when_the_first_is_gone(alone: Site) 
         lambda: "is still there" in alone.log_of("webapp.recorder"), what="a recorder standing by"
     )
     alone.first_recorder.terminate()
-    alone.first_recorder.wait(20)
-    alone.wait(job, ended, seconds=60)
+    alone.first_recorder.wait(60)
+    alone.wait(job, ended)
     assert (job.status, job.attempt, job.lost_attempts) == ("completed", 2, 0)
     third = alone.recorder()
     third.terminate()  # one that stands by ends when it is asked to
-    third.wait(10)
+    third.wait(60)
     assert second.poll() is None

@@ -130,7 +130,7 @@ def test_a_browser_misses_nothing_while_web_processes_are_killed(web: WebSite) -
     web.there.wait(job, in_epoch(30))
     wait_for(lambda: not _listens(web.port), what="a free port")
     web.start()
-    web.there.wait(job, ended, seconds=60)
+    web.there.wait(job, ended)
     seen = follower.join()
     told = [event for event in seen if event.event in KEPT]
     assert len({event.id for event in told}) == len(told)

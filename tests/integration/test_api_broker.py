@@ -122,7 +122,7 @@ def test_a_broker_that_is_frozen_is_given_up_in_seconds(
     took = time.monotonic() - began
     redis_service.thaw()
     assert answer.status_code == 503
-    assert took < 15
+    assert took < 30
 
 
 def test_readiness_names_what_is_away(api: Api, redis_service: RedisService) -> None:

