@@ -17,6 +17,7 @@ def environment(folder: Path, requirements: str) -> Path:
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
     python = folder / "bin" / "python"
     command = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet"]
+    command += ["--no-compile"]  # what is imported is compiled then, and little is imported
     done = subprocess.run(
         [*command, "--requirement", str(ROOT / "requirements" / requirements)],
         capture_output=True, text=True, check=False,
