@@ -5,6 +5,7 @@ from __future__ import annotations
 import stat
 import unicodedata
 import zipfile
+from contextlib import suppress
 from pathlib import PurePosixPath
 
 from adapters.data.description import DatasetError
@@ -99,14 +100,18 @@ def _twice(path: str) -> ArchiveRefused:
 def _name(entry: zipfile.ZipInfo) -> str:
     """Return an entry's whole name: as written, not cut at a NUL as the library does.
 
-    A Mac writes UTF-8 and does not say so; the library then reads it as a DOS code page.
+    A Mac writes UTF-8 and does not say so; the library then reads it as a DOS code page. So does
+    a Korean Windows with its own code page, whose syllables would be frames of boxes in the other.
     """
     name = entry.orig_filename
-    if not entry.flag_bits & _UTF8 and not name.isascii():
-        try:
-            return name.encode("cp437").decode("utf-8")
-        except UnicodeError:
-            return name
+    if entry.flag_bits & _UTF8 or name.isascii():
+        return name
+    with suppress(UnicodeError):
+        return name.encode("cp437").decode("utf-8")
+    with suppress(UnicodeError):
+        korean = name.encode("cp437").decode("euc_kr")
+        if all("가" <= c <= "힣" for c in korean if not c.isascii()):
+            return korean
     return name
 
 

@@ -27,6 +27,7 @@ _RATIO_FROM_BYTES = 64 * 1024 * 1024  # below it no ratio is looked at: small im
 _DISK_LOOK_BYTES = 64 * 1024 * 1024  # how often the room on the disk is looked at
 
 # Folders that mean something by their name are not taken for the wrapping of a data set.
+_NOTES = frozenset(("", ".txt", ".md", ".rst", ".pdf", ".html", ".docx"))  # beside a wrapping
 _MEANT = frozenset(("train", "val", "valid", "validation", "test", "images", "labels", "masks"))
 
 
@@ -177,12 +178,26 @@ class _Unpacking:
 
 
 def _without_wrapping(into: Path) -> Path:
-    with os.scandir(into) as scan:
-        entries = list(scan)
+    """Return the one folder that holds everything but notes, or the one in that."""
+    found = _only_folder(into) or into
+    # In a folder, one of images alone is a class, and no data set by itself.
+    while (inner := _only_folder(found)) and any(entry.is_dir() for entry in inner.iterdir()):
+        found = inner
+    return found
+
+
+def _only_folder(folder: Path) -> Path | None:
+    with os.scandir(folder) as scan:
+        entries = [entry for entry in scan if not _is_note(entry)]
     only = entries[0] if len(entries) == 1 else None
-    if only is not None and only.is_dir() and only.name.lower() not in _MEANT:
-        return into / only.name
-    return into
+    if only is None or not only.is_dir() or only.name.lower() in _MEANT:
+        return None
+    return folder / only.name
+
+
+def _is_note(entry: os.DirEntry[str]) -> bool:
+    hidden = entry.name.startswith(".")
+    return entry.is_file() and (hidden or Path(entry.name).suffix.lower() in _NOTES)
 
 
 def _no_progress(done: int, total: int) -> None:

@@ -71,6 +71,26 @@ def test_a_folder_around_everything_is_not_in_the_way(tmp_path: Path) -> None:
     assert files_below(tmp_path / "in") == {"digits/train/1.png": b"1"}
 
 
+def test_notes_beside_the_folder_and_a_second_one_around_it_are_not_in_the_way(
+    tmp_path: Path,
+) -> None:
+    notes: Entries = [("readme.txt", b"x"), ("LICENSE", b"x"), ("._pets", b"x")]
+    made = archive(tmp_path, [("pets/all/cat/1.png", b"1"), ("pets/all/dog/1.png", b"2"), *notes])
+    found = unpack(made, tmp_path / "in", limits=LIMITS)
+    assert found == tmp_path / "in" / "pets" / "all"
+
+
+@pytest.mark.parametrize("beside", ["data.yaml", "labels.csv", "other/1.png"])
+def test_a_folder_beside_what_means_something_is_no_wrapping(tmp_path: Path, beside: str) -> None:
+    made = archive(tmp_path, [("pets/cat/1.png", b"1"), (beside, b"x")])
+    assert unpack(made, tmp_path / "in", limits=LIMITS) == tmp_path / "in"
+
+
+def test_a_folder_of_images_is_a_class_and_no_wrapping_inside_another(tmp_path: Path) -> None:
+    made = archive(tmp_path, [("pets/cat/1.png", b"1")])
+    assert unpack(made, tmp_path / "in", limits=LIMITS) == tmp_path / "in" / "pets"
+
+
 def test_a_split_by_itself_is_no_wrapping(tmp_path: Path) -> None:
     made = archive(tmp_path, [("train/cat/1.png", b"1")])
     assert unpack(made, tmp_path / "in", limits=LIMITS) == tmp_path / "in"
@@ -90,6 +110,23 @@ def test_utf8_that_does_not_say_so_is_read_as_such(tmp_path: Path) -> None:
         content[place : place + 2] = b"\0\0"
     made.write_bytes(content)
     assert "고양이/1.png" in files_below(unpack(made, tmp_path / "in", limits=LIMITS))
+
+
+@pytest.mark.parametrize(
+    ("name", "coding", "read"),
+    [
+        ("고양이", "cp949", "고양이"),  # what a Korean Windows writes
+        ("für é", "cp437", "für é"),
+        ("été ñó", "cp437", "été ñó"),
+    ],
+)
+def test_a_name_in_the_code_page_of_its_system_is_read(
+    tmp_path: Path, name: str, coding: str, read: str
+) -> None:
+    raw = name.encode(coding)
+    made = archive(tmp_path, [("x" * len(raw) + "/1.png", b"1"), ("b.png", b"2")])
+    made.write_bytes(made.read_bytes().replace(b"x" * len(raw), raw))
+    assert f"{read}/1.png" in files_below(unpack(made, tmp_path / "in", limits=LIMITS))
 
 
 def test_no_permission_is_taken_over(tmp_path: Path) -> None:
