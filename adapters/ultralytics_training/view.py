@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -20,7 +21,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 import adapters.ultralytics_training.offline  # noqa: F401
 from adapters.checkpoints import write_atomically
@@ -28,14 +29,17 @@ from adapters.contract import TaskType
 from adapters.data.content import Content, Keypoints, Object, Sample
 from adapters.data.description import DatasetError
 from adapters.data.images import FORMATS
+from adapters.images import open_rgb
 
 # isort: split
 from ultralytics.data.converter import merge_multi_segment
 
 SPLITS = ("train", "val")
-# Formats of ours that Ultralytics does not take for images: they are converted. All others it
-# decodes itself, turned as their EXIF says (tried: JPEG, PNG, WebP, TIFF).
-_CONVERTED = (".gif", ".ppm", ".pgm", ".pbm", ".pnm")
+# Formats of ours that Ultralytics does not take for images, by their first bytes: they are
+# converted. All others it decodes itself, turned as their EXIF says (tried: JPEG, PNG, WebP, TIFF).
+_CONVERTED = re.compile(rb"GIF8|P[1-6]\s")
+_TIFF = (b"II", b"MM")
+_DEEP = ("I", "F")  # 32 bits a pixel, which OpenCV does not read
 _LONGEST_NAME = 200  # bytes of an image's own name that its link keeps; file systems take 255
 _UNSEEN = (-0.001, -0.001)  # a point without a place, where points have no visibility
 _LINE = Callable[[Object, Content], Iterable[float]]
@@ -235,15 +239,22 @@ def _class_folder(class_id: int) -> str:
 
 def _link(image: Path, to: Path) -> None:
     """Link an image under a name without its suffix, or convert it to one that is read."""
-    suffix = image.suffix.lower()
-    if suffix not in _CONVERTED:
-        Path(f"{to}{suffix}").symlink_to(os.path.realpath(image))
-        return
     try:
-        with Image.open(image, formats=FORMATS) as opened:
-            ImageOps.exif_transpose(opened).convert("RGB").save(f"{to}.png", compress_level=1)
+        if not _is_converted(image):
+            Path(f"{to}{image.suffix.lower()}").symlink_to(os.path.realpath(image))
+            return
     except (OSError, ValueError, SyntaxError) as error:
         raise DatasetError(f"image '{image}' cannot be read: {error}") from error
+    open_rgb(image).save(f"{to}.png", compress_level=1)
+
+
+def _is_converted(image: Path) -> bool:
+    with image.open("rb") as file:
+        start = file.read(4)
+    if start.startswith(_TIFF):
+        with Image.open(image, formats=FORMATS) as opened:
+            return opened.mode in _DEEP
+    return _CONVERTED.match(start) is not None
 
 
 def _stem(number: int, image: Path) -> str:

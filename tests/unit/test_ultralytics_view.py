@@ -217,6 +217,24 @@ def test_an_image_of_any_name_is_read(tmp_path: Path, name: str, link: str) -> N
     assert len(dataset.labels[0]["cls"]) == 1
 
 
+@pytest.mark.parametrize(
+    ("name", "mode", "format"),
+    [("gif.jpg", "L", "GIF"), ("pixmap.jpg", "L", "PPM"), ("float.tif", "F", "TIFF")],
+)
+def test_an_image_that_the_library_would_leave_out_is_converted(
+    tmp_path: Path, name: str, mode: str, format: str
+) -> None:
+    """By its content and not by its name, which is only warned of."""
+    content = _content(tmp_path, TaskType.OBJECT_DETECTION, [])
+    path = tmp_path / name
+    Image.new(mode, (SIDE, SIDE), 200).save(path, format)
+    content = dataclasses.replace(
+        content, splits={split: [Sample(path)] for split in content.splits}
+    )
+    dataset = _dataset(content, tmp_path / "view", "detect")
+    assert dataset.load_image(0)[0].mean() == pytest.approx(200, abs=2)
+
+
 def test_the_view_is_made_anew_and_holds_nothing_of_the_user(tmp_path: Path) -> None:
     content = _content(tmp_path, TaskType.OBJECT_DETECTION, [Object(0, BOX)])
     view = tmp_path / "view"
