@@ -135,7 +135,10 @@ class _Scan:
                     )
                     self._tell(error("categories_differ", message, file=table.file))
         if not known:
-            raise DatasetError(f"no categories in '{tables[0].file}', so no class has a name")
+            wrong = next((p.message for t in tables for p in t.problems.kept()), "there is none")
+            raise DatasetError(
+                f"no categories in '{tables[0].file}', so no class has a name: {wrong}"
+            )
         categories = [known[id] for id in sorted(known)]
         names = [category.name for category in categories]
         for name in sorted({name for name in names if names.count(name) > 1}):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from array import array
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from adapters.data.coco_fields import (
     read_category,
     read_id,
     read_image,
+    read_skeleton,
 )
 from adapters.data.description import DatasetError, Problem
 from adapters.data.files import error, warning
@@ -114,6 +116,13 @@ class EntryReader:
             message = f"category {category.id} is in '{self._shown}' a second time"
             self.tell(error("category_twice", message, file=self._shown, line=line))
             return
+        try:
+            lines = read_skeleton(entry, len(category.keypoints))
+        except BadField as bad:
+            message = f"category {category.id} in '{self._shown}': {bad}"
+            self.tell(warning(bad.code, message, file=self._shown, line=line))
+        else:
+            category = dataclasses.replace(category, skeleton=lines)
         known.append(category)
 
 

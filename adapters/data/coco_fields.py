@@ -88,18 +88,22 @@ def read_category(entry: Any) -> Category:
         or not all(isinstance(point, str) and len(point) <= MAX_NAME for point in keypoints)
     ):
         raise BadField(f"'keypoints' must be a list of at most {MAX_KEYPOINTS} names")
-    skeleton = _skeleton(entry.get("skeleton") or [], len(keypoints))
-    return Category(id, printable(name), tuple(printable(point) for point in keypoints), skeleton)
+    return Category(id, printable(name), tuple(printable(point) for point in keypoints))
 
 
-def _skeleton(given: Any, points: int) -> tuple[tuple[int, int], ...]:
+def read_skeleton(entry: Any, points: int) -> tuple[tuple[int, int], ...]:
+    """Return the lines between a category's keypoints, from 0. Raises BadField."""
+    given = entry.get("skeleton") or []
     if not points:
         return ()
     pairs: list[Any] = given if isinstance(given, list) else [None]
     for pair in pairs:
         whole = isinstance(pair, list) and len(pair) == 2 and all(map(_is_whole, pair))
         if not whole or not all(1 <= point <= points for point in pair):
-            raise BadField(f"'skeleton' must be pairs of points from 1 to {points}")
+            raise BadField(
+                f"'skeleton' must be pairs of points from 1 to {points}; its lines are not drawn",
+                code="skeleton_ignored",
+            )
     return tuple((first - 1, second - 1) for first, second in pairs)
 
 
@@ -141,6 +145,7 @@ def read_outline(entry: Any) -> list[Sequence[float]] | Rle | None:
     if not isinstance(given, list):
         raise BadField("'segmentation' must be a list of polygons, or 'counts' and 'size'")
     polygons = [given] if is_numbers(given) else given  # some tools leave out the outer list
+    polygons = [polygon for polygon in polygons if polygon != []]  # and some write [[]] for none
     for polygon in polygons:
         if not isinstance(polygon, list) or not is_numbers(polygon) or len(polygon) % 2:
             raise BadField("a polygon of 'segmentation' must be a list of pairs of numbers")

@@ -14,27 +14,19 @@ A file's kind and split are told by its name, else by its folder's.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
+from itertools import product
 from pathlib import Path
 
 from adapters.contract import TaskType
 from adapters.data.description import DatasetError, Problem
-from adapters.data.files import error, relative_name
+from adapters.data.files import error, relative_name, spellings
 from adapters.data.roots import is_inside, printable
+from adapters.data.split_names import SPLIT_FOLDERS, split_of, split_word
 
-_SPLIT_WORDS = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
-}
 _OTHER_KINDS = ("captions", "image_info")  # of COCO's own files; they outline nothing
 
 
@@ -80,7 +72,9 @@ def find_annotations(given: Path) -> tuple[Path, list[Path]]:
     if not given.is_dir():
         raise DatasetError(f"'{printable(str(given))}' is neither a folder nor a .json file")
     folders = [given, given / "annotations"]
-    folders += [entry for entry in sorted(given.iterdir()) if entry.is_dir() and _split(entry.name)]
+    folders += [
+        entry for entry in sorted(given.iterdir()) if entry.is_dir() and split_of(entry.name)
+    ]
     found = [
         file
         for folder in folders
@@ -146,9 +140,9 @@ def _described(path: Path, base: Path) -> AnnotationFile | None:
     if any(word in stem for word in _OTHER_KINDS):
         return None
     kind = next((kind for kind in (*_KINDS[1:], _KINDS[0]) if kind in stem), Kind.INSTANCES)
-    word = _split_word(path.stem)
+    word = split_word(path.stem)
     inner = path.parent != base and path.parent.name != "annotations"
-    split = _split(path.stem) or (_split(path.parent.name) if inner else None)
+    split = split_of(path.stem) or (split_of(path.parent.name) if inner else None)
     return AnnotationFile(
         path=path,
         kind=kind,
@@ -161,28 +155,16 @@ def _described(path: Path, base: Path) -> AnnotationFile | None:
 def _image_folders(
     path: Path, base: Path, *, split: str | None, word: str | None
 ) -> tuple[Path, ...]:
-    words = [word, *(w for w, meant in _SPLIT_WORDS.items() if meant == split)]
+    words = [word, *(w for w, meant in SPLIT_FOLDERS.items() if meant == split)]
     names = list(dict.fromkeys(w for w in words if w))
     places = [path.parent / "images", path.parent]
     places += [base / name for name in names]
     places += [base / "images" / name for name in names]
     places += [base / name / "images" for name in names]
+    # CVAT names a subset after nothing that is a split: instances_default.json, images/default.
+    places += [base / "images" / path.stem.rpartition("_")[2]]
     places += [base / "images", base]
     return tuple(place for place in dict.fromkeys(places) if place.is_dir())
-
-
-def _split(name: str) -> str | None:
-    """Return the split that a name tells: 'instances_val2017', 'Train', 'valid'."""
-    word = _split_word(name)
-    return _SPLIT_WORDS[re.sub("[^a-z]", "", word.lower())] if word else None
-
-
-def _split_word(name: str) -> str | None:
-    """Return the part of a name that tells its split, with its year: 'val2017'."""
-    for part in re.split(r"[^A-Za-z0-9]+", name):
-        if re.sub("[0-9]+$", "", part.lower()) in _SPLIT_WORDS:
-            return part
-    return None
 
 
 class ImageFinder:
@@ -197,8 +179,9 @@ class ImageFinder:
     def find(self, name: str) -> tuple[Path | None, bool]:
         """Return an image's path, or None and whether its name leads out of the data set."""
         outside = True
-        for number, folder in enumerate(self._folders):
-            place, base = os.path.split(os.path.join(folder, name.replace("\\", "/")))
+        places = product(enumerate(self._folders), spellings(name.replace("\\", "/")))
+        for (number, folder), spelling in places:
+            place, base = os.path.split(os.path.join(folder, spelling))
             real = os.path.join(self._real_folder(place), base)
             if os.path.islink(real) or base in ("", ".", ".."):
                 real = os.path.realpath(real)

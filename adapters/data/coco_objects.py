@@ -113,6 +113,9 @@ class CocoObjects:
         if box is None:
             message = "a box without area covers nothing and is left out"
             return None, [*problems, self._find(warning, "box_without_area", message, number)]
+        if self.table.has_outlines and not (polygons or problems) and mask is None:
+            message = "it has no outline, as others have; segmentation passes it over"
+            problems.append(self._find(warning, "object_without_outline", message, number))
         return (
             Object(
                 class_id=class_id,

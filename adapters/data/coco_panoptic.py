@@ -20,7 +20,7 @@ from adapters.data.coco_entries import Entries, EntryReader, named
 from adapters.data.coco_fields import BadField, read_category_id, read_file_name, read_id
 from adapters.data.content import IGNORED, Annotation
 from adapters.data.description import DatasetError, Problem
-from adapters.data.files import error, warning
+from adapters.data.files import error, spellings, warning
 from adapters.data.images import read_mask
 from adapters.data.roots import is_inside, printable
 
@@ -143,7 +143,7 @@ class PanopticSegments:
         entry = self.table.images[image]
         if segments is None:
             return np.full((entry.height, entry.width), IGNORED, dtype=np.uint8)
-        classes, _ = self._decoded(segments)
+        classes, _, _ = self._decoded(segments)
         return classes
 
     def check(self, image: int, path: Path, *, size: tuple[int, int] | None) -> Annotation:
@@ -156,7 +156,7 @@ class PanopticSegments:
                 "", problems=(self._found(warning, "image_without_label", message, line),)
             )
         try:
-            classes, unknown = self._decoded(segments)
+            classes, present, unknown = self._decoded(segments)
         except DatasetError as failure:
             problem = self._found(error, "unreadable_mask", str(failure), segments.line)
             return Annotation("", problems=(problem,))
@@ -172,24 +172,29 @@ class PanopticSegments:
                 f"{size[0]} × {size[1]}"
             )
             problems.append(self._found(error, "mask_size_differs", message, segments.line))
-        present = tuple(int(value) for value in np.unique(classes) if value != IGNORED)
         digest = hashlib.sha256(classes.tobytes()).hexdigest()
         return Annotation(digest, classes=present, problems=tuple(problems))
 
-    def _decoded(self, segments: Segments) -> tuple[NDArray[np.uint8], list[int]]:
-        """Return the class of each pixel, and the segments that the file does not describe."""
-        pixels = np.asarray(self._png(segments.png), dtype=np.uint32)
-        ids = pixels[..., 0] | pixels[..., 1] << 8 | pixels[..., 2] << 16
-        found, inverse = np.unique(ids, return_inverse=True)
+    def _decoded(self, segments: Segments) -> tuple[NDArray[np.uint8], tuple[int, ...], list[int]]:
+        """Return the class of each pixel, all of them, and segments that are not described."""
+        # Four bytes a pixel are one number, of which the fourth is alpha.
+        pixels = np.asarray(self._png(segments.png).convert("RGBA")).view("<u4")[..., 0]
+        ids = (pixels & _COLOURS - 1).ravel()
+        # A row is a few runs of one segment each: only those are sorted, not all pixels.
+        starts = np.concatenate(([0], np.flatnonzero(ids[1:] != ids[:-1]) + 1))
+        found, inverse = np.unique(ids[starts], return_inverse=True)
         unknown = [int(id) for id in found if id and int(id) not in segments.categories]
         category = [segments.categories.get(int(id), -1) for id in found]
-        classes = np.array([self.class_of.get(c, IGNORED) for c in category], dtype=np.uint8)
-        return classes[inverse].reshape(ids.shape), unknown
+        class_of = np.array([self.class_of.get(c, IGNORED) for c in category], dtype=np.uint8)
+        classes = np.repeat(class_of[inverse], np.diff(starts, append=len(ids)))
+        present = tuple(sorted({int(value) for value in class_of if value != IGNORED}))
+        return classes.reshape(pixels.shape), present, unknown
 
     def _png(self, name: str) -> Image.Image:
         if self.folder is None:
             raise DatasetError(f"there is no folder of PNGs for '{self.table.file}'")
-        place = self.folder / name
+        places = [self.folder / spelling for spelling in spellings(name)]
+        place = next((place for place in places if place.is_file()), places[0])
         if not is_inside(os.path.realpath(place), self.allowed):
             raise DatasetError(f"'{printable(name)}' leads out of the data set's folder")
         return read_mask(place, mode="RGB")

@@ -16,11 +16,11 @@ from typing import TypeVar
 
 from adapters.contract import DatasetFormat, TaskType
 from adapters.data import yolo
-from adapters.data.content import Annotation, Content, Sample, SplitRule
+from adapters.data.content import IGNORED, Annotation, Content, Sample, SplitRule
 from adapters.data.description import Description, Problem
 from adapters.data.detecting import detect_format
 from adapters.data.drawing import BACKGROUND
-from adapters.data.files import error, relative_name, warning
+from adapters.data.files import composed, error, relative_name, warning
 from adapters.data.fingerprint import begun_fingerprint
 from adapters.data.images import CheckedFile, check_image
 from adapters.data.problems import ProblemList
@@ -154,6 +154,8 @@ class _Look:
             for split in missing:
                 if present.get(split) and not present[split][number]:
                     message = f"class {number} ('{name}') is in no image of '{split}'"
+                    if content.format == DatasetFormat.MASKS:
+                        message += f"; pixels of {IGNORED} are of no class"
                     yield warning("class_without_objects", message)
                     break
 
@@ -178,9 +180,11 @@ def _labels_without_image(data: yolo.YoloData) -> Iterator[Problem]:
             continue  # a folder of both holds lists and notes, too
         if not labels.is_dir() or not is_inside(os.path.realpath(labels), data.allowed):
             continue
-        stems = {entry.stem for entry in image_folder.iterdir()}
+        stems = {composed(entry.stem) for entry in image_folder.iterdir()}
         for label in sorted(labels.glob("*.txt")):
-            if label.stem not in stems and label.name != "classes.txt":
+            if label.name == "classes.txt" or label.name.startswith("."):
+                continue
+            if composed(label.stem) not in stems:
                 name = relative_name(label, data.path)
                 message = f"'{name}' is the label of no image"
                 yield warning("label_without_image", message, file=name)

@@ -18,8 +18,19 @@ IMAGE_SUFFIXES = frozenset(
     (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
 )
 
-# What file managers leave behind; nobody put it there on purpose, so nobody is warned of it.
-_LITTER = frozenset(("thumbs.db", "desktop.ini", "__macosx"))
+# What systems leave behind; nobody put it there on purpose, so nobody is warned of it.
+_LITTER = frozenset(
+    (
+        "thumbs.db",
+        "desktop.ini",
+        "__macosx",
+        "@eadir",  # previews that a Synology makes of each image
+        "#recycle",
+        "$recycle.bin",
+        "system volume information",
+        "lost+found",
+    )
+)
 
 
 @dataclass
@@ -85,7 +96,23 @@ def class_name(folder_name: str) -> str:
 
     A Mac decomposes names such as Korean ones and Linux does not; both mean the same class.
     """
-    return printable(unicodedata.normalize("NFC", folder_name))
+    return printable(composed(folder_name))
+
+
+def composed(name: str) -> str:
+    """Return a name as most systems write it; a Mac takes letters such as Korean ones apart."""
+    return unicodedata.normalize("NFC", name)
+
+
+def spellings(name: str) -> Iterator[str]:
+    """Yield a name as it is given and, where they differ, with its letters composed or not.
+
+    Who packs on a Mac what was annotated elsewhere has files and lists of different compositions.
+    """
+    yield name
+    if not name.isascii():
+        forms = (composed(name), unicodedata.normalize("NFD", name))
+        yield from (form for form in dict.fromkeys(forms) if form != name)
 
 
 def relative_name(path: Path, base: Path) -> str:

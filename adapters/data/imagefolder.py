@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from adapters.contract import DatasetFormat, TaskType
 from adapters.data.content import Annotation, Content, Object, Sample, SplitRule
-from adapters.data.description import DatasetError, Problem
+from adapters.data.description import DatasetError, Problem, Severity
 from adapters.data.files import (
     class_name,
     error,
@@ -33,19 +33,11 @@ from adapters.data.files import (
 from adapters.data.labels_csv import LABELS_CSV, has_labels_csv, read_labels_csv
 from adapters.data.roots import printable, real_paths, unreadable_as_dataset_error
 from adapters.data.split import hold_out
+from adapters.data.split_names import SPLIT_FOLDERS, SPLITS, split_of
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-SPLIT_FOLDERS = {
-    "train": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-}
-SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -92,10 +84,12 @@ class _Scan:
         self._with_csv: list[str] = []  # splits that have a labels.csv
         self._csv_files: list[Path] = []
         self._with_folders: list[str] = []
+        self._split_folders: list[Path] = []
 
     def content(self, rule: SplitRule) -> ImageFolderContent:
         found = self._splits()
-        if not any(found.values()):
+        told = any(problem.severity == Severity.ERROR for problem in self._problems)
+        if not any(found.values()) and not told:
             raise DatasetError(
                 f"no class folders in '{printable(str(self._base))}'; an image folder has "
                 f"train/<class>/… and val/<class>/…, or a {LABELS_CSV} that names its images"
@@ -131,14 +125,20 @@ class _Scan:
     def _splits(self) -> dict[str, _Named]:
         """Return the images of each split with the names of their classes."""
         folders, rest = subfolders(self._base, base=self._base, allowed=self._allowed)
-        split_folders = [f for f in folders if f.name.lower() in SPLIT_FOLDERS]
-        if not split_folders:
+        self._split_folders = [f for f in folders if f.name.lower() in SPLIT_FOLDERS]
+        if not self._split_folders:
+            if len(folders) > 1 and all(split_of(folder.name) for folder in folders):
+                listed = " and ".join(f"'{printable(folder.name)}'" for folder in folders)
+                raise DatasetError(
+                    f"{listed} seem to be splits and not classes; name the folders of splits "
+                    "'train', 'val' and 'test'"
+                )
             self._rest(rest.images, rest.problems, folder=self._base)
             return {"train": self._split("train", self._base, folders)}
         self._rest(rest.images, rest.problems, folder=None)
-        self._problems += [self._no_split(f) for f in folders if f not in split_folders]
+        self._problems += [self._no_split(f) for f in folders if f not in self._split_folders]
         found: dict[str, _Named] = {}
-        for folder in split_folders:
+        for folder in self._split_folders:
             split = SPLIT_FOLDERS[folder.name.lower()]
             if split in found:
                 name = relative_name(folder, self._base)
@@ -193,6 +193,8 @@ class _Scan:
                 self._problems.append(error(f"no_{split}_split", message))
         if len(classes) == 1 and not self._with_csv:
             message = f"only one class, '{classes[0]}'; a classifier needs at least two"
+            if self._deep_in_one_folder(splits):
+                message += "; where the folders in it are the classes, name their folder instead"
             self._problems.append(error("single_class", message))
         if not classes:
             self._problems.append(error("no_labels", "no image has a class"))
@@ -201,6 +203,15 @@ class _Scan:
             # An empty folder was told of as such.
             absent = set(range(len(classes))) - present if samples else set()
             self._problems += [_missing_class(classes[label], split) for label in sorted(absent)]
+
+    def _deep_in_one_folder(self, splits: dict[str, list[Sample]]) -> bool:
+        """Tell whether the only class folder holds several folders and no image itself."""
+        parts = {
+            sample.image.parent.relative_to(self._base).parts[:2]
+            for samples in splits.values()
+            for sample in samples
+        }
+        return not self._split_folders and len(parts) > 1 and all(len(part) > 1 for part in parts)
 
     def _image_without_class(self, path: Path) -> Problem:
         name = relative_name(path, self._base)

@@ -21,6 +21,7 @@ from adapters.data.files import (
     error,
     list_images,
     relative_name,
+    spellings,
     warning,
 )
 from adapters.data.images import FileUnreadable, read_limited
@@ -128,7 +129,12 @@ class _Rows:
         self.images[image] = tuple(sorted(set(names)))
 
     def _image(self, name: str, *, line: int) -> Path | None:
-        place = os.path.join(self._folder, name) if name and is_path(name) else ""
+        places = [
+            os.path.join(self._folder, spelling)
+            for spelling in spellings(name)
+            if name and is_path(name)
+        ]
+        place = next(filter(os.path.isfile, places), places[0] if places else "")
         real = os.path.realpath(place) if place else ""
         if place and not is_inside(real, self._allowed):
             reason = f"'{printable(name[:_SHOWN])}' leads out of the data set's folder"

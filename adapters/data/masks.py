@@ -22,17 +22,18 @@ from adapters.contract import DatasetFormat, TaskType
 from adapters.data.content import IGNORED, Annotation, Content, Object, Sample, SplitRule
 from adapters.data.description import DatasetError, Problem
 from adapters.data.files import (
+    composed,
     error,
     list_images,
     relative_name,
     subfolders,
     warning,
 )
-from adapters.data.imagefolder import SPLIT_FOLDERS, SPLITS
 from adapters.data.images import read_mask
 from adapters.data.mask_classes import class_file, read_class_names
 from adapters.data.roots import is_inside, printable, real_paths, unreadable_as_dataset_error
 from adapters.data.split import hold_out
+from adapters.data.split_names import SPLIT_FOLDERS, SPLITS
 
 IMAGES, MASKS = "images", "masks"
 
@@ -184,17 +185,18 @@ class _Scan:
     def _pairs(
         self, images: Sequence[tuple[str, Path]], masks: Sequence[tuple[str, Path]], split: str
     ) -> list[Sample]:
-        waiting = dict(masks)
+        waiting = {composed(stem): mask for stem, mask in masks}
         samples: list[Sample] = []
         seen: set[str] = set()
         for stem, image in images:
             name = relative_name(image, self._base)
-            if stem in seen:
+            key = composed(stem)
+            if key in seen:
                 message = f"'{name}' has the name of another image but for its ending"
                 self._problems.append(error("image_named_twice", message, file=name))
                 continue
-            seen.add(stem)
-            mask = waiting.pop(stem, None)
+            seen.add(key)
+            mask = waiting.pop(key, None)
             if mask is None:
                 message = f"image '{name}' has no mask '{printable(stem)}.png' and is passed over"
                 self._problems.append(warning("image_without_label", message, file=name))

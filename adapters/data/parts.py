@@ -17,11 +17,11 @@ from adapters.data.coco_content import CocoContent
 from adapters.data.content import Content
 from adapters.data.description import DatasetError
 from adapters.data.files import relative_name
-from adapters.data.imagefolder import SPLIT_FOLDERS
 from adapters.data.labels_csv import LABELS_CSV
 from adapters.data.masks import IMAGES, MASKS
 from adapters.data.reading import TASKS_OF_FORMAT, scan
 from adapters.data.roots import printable
+from adapters.data.split_names import SPLIT_FOLDERS
 from adapters.data.yolo_content import YoloContent
 from adapters.data.yolo_moved import moved_documents
 

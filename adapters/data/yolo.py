@@ -8,12 +8,19 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import chain
+from itertools import chain, product
 from pathlib import Path
 
 from adapters.contract import TaskType
 from adapters.data.description import DatasetError, Problem
-from adapters.data.files import IMAGE_SUFFIXES, error, list_images, relative_name, warning
+from adapters.data.files import (
+    IMAGE_SUFFIXES,
+    error,
+    list_images,
+    relative_name,
+    spellings,
+    warning,
+)
 from adapters.data.roots import (
     OutsideRoots,
     is_inside,
@@ -59,9 +66,13 @@ class YoloData:
 
     def find_label(self, image: Path) -> Path | None:
         """Return the label of an image, or None where there is none that may be read."""
-        path = self.label(image)
-        real = os.path.realpath(path)
-        return path if is_inside(real, self.allowed) and os.path.isfile(real) else None
+        expected = self.label(image)
+        for name in spellings(expected.name):
+            path = expected.with_name(name)
+            real = os.path.realpath(path)
+            if is_inside(real, self.allowed) and os.path.isfile(real):
+                return path
+        return None
 
 
 def scan(path: Path, *, roots: Sequence[Path] = ()) -> YoloData:
@@ -89,6 +100,8 @@ def _scan(given: Path, roots: Sequence[Path]) -> YoloData:
         reader = _SplitReader(split, root=root, base=base, allowed=allowed, yaml_path=yaml_path)
         images = reader.read(parts)
         problems += reader.problems
+        if split == "test" and not reader.places:
+            continue  # told of as not there
         splits[split] = images
         places[split] = tuple(reader.places)
     every_image = list(dict.fromkeys(chain.from_iterable(splits.values())))
@@ -126,8 +139,10 @@ def _root(description: YoloYaml, allowed: Sequence[str]) -> str:
 
 def _require_inside(real: str, text: str, allowed: Sequence[str], *, key: str) -> None:
     if not is_inside(real, allowed):
+        elsewhere = "leave out 'path' where the images lie beside the yaml, or "
         raise OutsideRoots(
             f"'{key}: {printable(text)}' leads out of the data set's folder; "
+            f"{elsewhere if key == 'path' else ''}"
             "register the folder that holds both the yaml and the images"
         )
 
@@ -152,8 +167,7 @@ class _SplitReader:
         for part in parts:
             place = self._place(part)
             if place is None:
-                message = f"'{self._split}: {printable(part)}' in '{self._yaml}' is not there"
-                self.problems.append(error("split_not_found", message, file=self._yaml))
+                self._tell_absent(f"'{self._split}: {printable(part)}' in '{self._yaml}'")
             elif place.is_dir():
                 images.update(dict.fromkeys(self._folder(place)))
                 self.places.append(Place(place, None))
@@ -166,6 +180,15 @@ class _SplitReader:
                 self.problems.append(error("split_not_found", message, file=self._yaml))
         return list(images)
 
+    def _tell_absent(self, what: str) -> None:
+        if self._split == "test":  # nothing is trained on it, and exports name it without any image
+            message = f"{what} is not there; nothing is tested"
+            self.problems.append(warning("split_not_found", message, file=self._yaml))
+            return
+        hint = "; leave out 'val' and images are held out of train" if self._split == "val" else ""
+        message = f"{what} is not there{hint}"
+        self.problems.append(error("split_not_found", message, file=self._yaml))
+
     def _place(self, part: str) -> Path | None:
         """Return the folder or file that a part of a split names, or None where it is not there."""
         candidates = [part]
@@ -175,7 +198,9 @@ class _SplitReader:
         for place in places:
             if is_inside(place, self._allowed) and os.path.exists(place):
                 return Path(place)
-        _require_inside(places[0], part, self._allowed, key=self._split)
+        # Roboflow names a test split that way whether or not there is one.
+        meant = places[-1] if self._split == "test" else places[0]
+        _require_inside(meant, part, self._allowed, key=self._split)
         return None
 
     def _folder(self, folder: Path) -> list[Path]:
@@ -213,8 +238,8 @@ class _SplitReader:
         # './' is meant from the list; other relative lines from the data set's root or the list.
         starts = [file.parent] if text.startswith("./") else [Path(self._root), file.parent]
         outside = True
-        for start in starts:
-            folder, name = os.path.split(os.path.join(start, text))
+        for start, spelling in product(starts, spellings(text)):
+            folder, name = os.path.split(os.path.join(start, spelling))
             real = os.path.join(self._real_folder(folder), name)
             if os.path.islink(real) or name in ("..", "."):
                 real = os.path.realpath(real)

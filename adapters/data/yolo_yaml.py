@@ -17,6 +17,7 @@ from adapters.data.roots import is_path, printable
 YAML_NAMES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 MAX_YAML_BYTES = 256 * 1024  # a thousand names take 20 kB; the parser takes seconds for a megabyte
 MAX_CLASSES = 10_000
+_NOTHING = ("", "~", "null", "Null", "NULL")  # what YAML takes for no value
 SPLIT_KEYS = {"train": "train", "val": "val", "validation": "val", "test": "test"}
 
 
@@ -52,7 +53,9 @@ def find_yaml(path: Path) -> Path:
     found = sorted(
         entry
         for entry in path.iterdir()
-        if entry.suffix.lower() in (".yaml", ".yml") and entry.is_file()
+        if entry.suffix.lower() in (".yaml", ".yml")
+        and not entry.name.startswith(".")  # of tools, and what a Mac writes beside each file
+        and entry.is_file()
     )
     found = found or sorted(
         file for name in YAML_NAMES for file in path.glob(f"*/{name}") if file.is_file()
@@ -113,7 +116,7 @@ def _load(path: Path, shown: str) -> dict[str, Any]:
         raise DatasetError(f"'{shown}' is nested too deeply to be a data set's YAML") from None
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise DatasetError(f"'{shown}' must be a mapping with 'train', 'val' and 'names'")
-    return content
+    return {key: value for key, value in content.items() if value not in _NOTHING}
 
 
 def _read_text(path: Path, shown: str) -> str:

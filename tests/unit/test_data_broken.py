@@ -435,6 +435,13 @@ YOLO_FAULTS = [
             "data.yaml",
         ),
         (
+            "a test split that is not there",
+            append("data.yaml", "test: ../test/images\n"),
+            WARNING,
+            "split_not_found",
+            "data.yaml",
+        ),
+        (
             "a split that is part of another",
             write("data.yaml", YAML.replace("train: images/train", "train: images")),
             WARNING,
@@ -487,6 +494,14 @@ YOLO_FAULTS = [
 COCO_FAULTS = [
     Fault((COCO, OUTLINE), *rest)
     for rest in [
+        (
+            "an object without the outline that others have",
+            annotation(segmentation=[]),
+            WARNING,
+            "object_without_outline",
+            JSON,
+            FIRST,
+        ),
         (
             "a category that is not there",
             annotation(category_id=7),
@@ -787,15 +802,11 @@ POSE_FAULTS = [
         ),
         (
             "a skeleton of points that are not there",
-            in_json(
-                lambda c: c["categories"].append(
-                    {"id": 7, "name": "x", "keypoints": ["a"], "skeleton": [[1, 2]]}
-                )
-            ),
-            ERROR,
-            "annotation_field",
+            in_json(lambda c: c["categories"][0].update(skeleton=[[0, 1]])),
+            WARNING,
+            "skeleton_ignored",
             POSES,
-            CATEGORY,
+            2,
         ),
         (
             "categories of other numbers of points",
@@ -997,6 +1008,16 @@ REFUSED: list[tuple[str | tuple[DatasetFormat, TaskType], Plant, str]] = [
         (COCO, OUTLINE),
         both(*(in_json(lambda c: c["categories"].clear(), split=s) for s in ("train", "val"))),
         "no categories",
+    ),
+    (
+        (COCO, OUTLINE),
+        both(
+            *(
+                in_json(lambda c: c["categories"].__setitem__(slice(0, 3), [{"id": 1}]), split=s)
+                for s in ("train", "val")
+            )
+        ),
+        "no class has a name: category 1 in .* 'name' is missing",
     ),
     ((COCO, OUTLINE), link_out(JSON), "leads out"),
     ((MASKS, SEGMENT), remove("classes.txt"), r"no 'classes\.txt' or 'classes\.json'"),

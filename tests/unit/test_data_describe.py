@@ -247,6 +247,12 @@ def test_the_wrong_format_is_refused(tmp_path: Path):
         (["images/a.png", "labels/a.txt"], r"no data\.yaml"),
         (["annotations/instances.json", "train/a.jpg"], "is not JSON"),
         (["images/a.png", "masks/a.png"], r"classes\.txt"),
+        (["images/a.png", "labels/a.txt", "notes.json"], r"no data\.yaml"),  # Label Studio's YOLO
+        (["train/images/a.png", "train/labels/a.txt"], r"no data\.yaml"),
+        (["obj.names", "obj_train_data/a.png"], "Darknet"),
+        (["JPEGImages/a.png", "Annotations/a.xml"], "Pascal VOC"),
+        (["images/a.png", "annotations/a.png"], "layout that is not known"),
+        (["train/images/a.png", "train/masks/a.png"], "layout that is not known"),
         (["notes.md"], "no class folders"),
         ([], "no class folders"),
     ],
@@ -255,7 +261,7 @@ def test_what_cannot_be_told_is_refused_with_what_would_help(
     tmp_path: Path, names: list[str], reason: str
 ):
     for name in names:
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("x")
     with pytest.raises(DatasetError, match=reason):
         describe(tmp_path)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import unicodedata
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -134,6 +137,34 @@ def test_names_with_spaces_korean_letters_and_emoji_are_read(tmp_path: Path, for
     assert found.splits == {"train": 6, "val": 3}
 
 
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+@pytest.mark.parametrize("kind", ["coco", "panoptic", "masks", "labels.csv"])
+def test_files_and_what_names_them_may_be_of_different_compositions(
+    tmp_path: Path, kind: str, form: Literal["NFC", "NFD"]
+):
+    """A Mac takes letters such as Korean ones apart in names of files, and others do not."""
+    if kind == "coco":
+        compose(tmp_path, format=COCO, task_type=DETECT, train=6, val=3)
+    elif kind == "masks":
+        compose(tmp_path, format=MASKS, task_type=SEGMENT, train=6, val=3)
+    elif kind == "panoptic":
+        make_panoptic(tmp_path)
+    else:
+        compose(tmp_path, format=FOLDER, task_type=CLASSIFY, multi_label=True, train=6, val=3)
+    other = "NFD" if form == "NFC" else "NFC"
+    for path in sorted(tmp_path.rglob("*.png")):
+        of_mask = path.parent.parent.name == "masks"
+        name = unicodedata.normalize(other if of_mask else form, f"고양이 é {path.name}")
+        path.rename(path.with_name(name))
+    named = unicodedata.normalize(other, "고양이 é ")
+    for file in (*tmp_path.rglob("*.json"), *tmp_path.rglob("*.csv")):
+        text = re.sub(r"(\w+\.png)", rf"{named}\1", file.read_text("utf-8"))
+        file.write_text(text, "utf-8")
+    found = describe(tmp_path)
+    assert found.problems == ()
+    assert found.num_images == (6 if kind == "panoptic" else 9)
+
+
 # --- COCO ---------------------------------------------------------------------------------------
 
 
@@ -186,6 +217,20 @@ def test_the_usual_layouts_of_coco_are_found(tmp_path: Path, layout):
     assert set(found.splits) == {"train", "val"}
     assert found.num_images == (6 if layout is one_file else 9)
     assert (found.split_rule is not None) == (layout is one_file)
+
+
+def test_a_subset_that_is_no_split_may_name_its_folder_of_images(tmp_path: Path):
+    """CVAT exports a task so: its one subset is called 'default'."""
+    compose(tmp_path, format=COCO, task_type=OUTLINE, train=24, val=3)
+    one_file(tmp_path)
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "labels.json").rename(tmp_path / "annotations" / "instances_default.json")
+    (tmp_path / "images").rename(tmp_path / "default")
+    (tmp_path / "images").mkdir()
+    (tmp_path / "default").rename(tmp_path / "images" / "default")
+    found = describe(tmp_path)
+    assert (found.format, found.problems, found.num_images) == (COCO, (), 24)
+    assert found.split_rule is not None
 
 
 def test_a_coco_set_may_be_named_by_its_one_file(tmp_path: Path):
@@ -316,6 +361,18 @@ def test_pixels_of_no_segment_are_ignored(tmp_path: Path):
     assert (mask[:5, :5] == IGNORED).all()
     assert (mask == IGNORED).sum() == 25
     assert describe(tmp_path).problems == ()
+
+
+def test_segments_of_any_form_are_told_pixel_by_pixel(tmp_path: Path):
+    make_panoptic(tmp_path)
+    rng = np.random.default_rng(1)
+    ids = rng.choice([0, 1000, 70_000], size=(PIXELS, PIXELS), p=[0.1, 0.6, 0.3])
+    colours = np.stack([ids % 256, ids // 256 % 256, ids // 65_536], axis=-1).astype(np.uint8)
+    Image.fromarray(colours).save(tmp_path / "annotations" / "panoptic_train" / "0.png")
+    content = read(tmp_path, format=COCO, task_type=SEGMENT)
+    classes = {0: IGNORED, 1000: 0, 70_000: 1}
+    expected = [[classes[int(id)] for id in row] for row in ids]
+    assert content.mask(content.splits["train"][0]).tolist() == expected
 
 
 # --- masks and labels.csv -----------------------------------------------------------------------

@@ -41,6 +41,43 @@ def test_validation_has_several_names(tmp_path: Path, name: str):
     assert list(read(tmp_path).splits) == ["train", "val", "test"]
 
 
+def test_training_and_testing_are_splits_and_no_classes(tmp_path: Path):
+    make_imagefolder(tmp_path, splits=("Training", "testing"), images=5)
+    data = read(tmp_path)
+    assert data.classes == ("cat", "dog")
+    assert {split: len(images) for split, images in data.splits.items()} == {
+        "train": 8,
+        "val": 2,
+        "test": 10,
+    }
+
+
+def test_folders_that_are_splits_by_their_names_are_not_taken_for_classes(tmp_path: Path):
+    make_imagefolder(tmp_path, splits=("training_set", "test_set"))
+    with pytest.raises(DatasetError, match="'test_set' and 'training_set' seem to be splits"):
+        read(tmp_path)
+
+
+def test_a_folder_around_the_classes_is_named(tmp_path: Path):
+    make_imagefolder(tmp_path / "pets", splits=("",))
+    with pytest.raises(DatasetError, match="name their folder instead"):
+        read(tmp_path)
+    assert read(tmp_path / "pets").classes == ("cat", "dog")
+
+
+def test_where_no_image_can_be_read_each_reason_is_told(tmp_path: Path):
+    make_imagefolder(tmp_path / "set", splits=())
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "labels.csv").write_text("file_name,labels\nimgs\\0.png,cat\n")
+    found = imagefolder.scan(tmp_path / "set").problems
+    assert ("image_not_found", "labels.csv", 2) in [(p.code, p.file, p.line) for p in found]
+    for split in ("train", "val"):
+        make_imagefolder(tmp_path / "elsewhere", splits=(split,))
+        (tmp_path / "linked").mkdir(exist_ok=True)
+        (tmp_path / "linked" / split).symlink_to(tmp_path / "elsewhere" / split)
+    assert codes(imagefolder.scan(tmp_path / "linked").problems)[:2] == ["link_outside"] * 2
+
+
 def test_names_with_spaces_korean_letters_and_emoji_are_read(tmp_path: Path):
     names = ("고양이", "my dog", "🐟", "ünïcode")
     make_imagefolder(tmp_path / "데이터 😀", classes=names)
@@ -61,7 +98,9 @@ def test_images_may_lie_deeper_and_litter_is_passed_over(tmp_path: Path):
     write_image(tmp_path / "train" / "cat" / "2024" / "may" / "x.PNG")
     for litter in (".DS_Store", "train/Thumbs.db", "train/cat/._0.png"):
         (tmp_path / litter).write_bytes(b"litter")
-    (tmp_path / "__MACOSX").mkdir()
+    for folder in ("__MACOSX", "lost+found", "train/@eaDir", "$RECYCLE.BIN"):
+        (tmp_path / folder).mkdir()
+    write_image(tmp_path / "train" / "cat" / "@eaDir" / "0.png" / "preview.jpg")
     data = read(tmp_path)
     assert len(data.splits["train"]) == 7
     assert data.problems == ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from adapters.contract import DatasetFormat, TaskType
 from adapters.data import reading, yolo
+from adapters.data.describe import describe
 from adapters.data.description import DatasetError
 from adapters.data.roots import OutsideRoots
 from adapters.data.yolo_content import YoloContent
@@ -60,6 +62,7 @@ def test_classes_are_a_list_a_mapping_or_a_number(tmp_path: Path, text: str, nam
         "train: [images/train]\nvalidation: [images/val]\n",
         "train: train.txt\nval: val.txt\n",
         "train: ./images/train/\nval: images//val\n",
+        "train: images/train\nval: images/val\ntest: ~\nnc: null\ndownload:\n",
     ],
 )
 def test_splits_are_found_however_they_are_written(tmp_path: Path, splits: str):
@@ -125,6 +128,38 @@ def test_splits_that_lead_out_of_the_data_set_are_refused(tmp_path: Path, splits
     write_yaml(folder, splits=splits)
     with pytest.raises(OutsideRoots, match="leads out"):
         yolo.scan(folder)
+
+
+@pytest.mark.parametrize("test", ["../test/images", "test/images", "test.txt"])
+def test_an_export_may_name_a_test_split_that_it_has_not(tmp_path: Path, test: str):
+    make_yolo(tmp_path)
+    write_yaml(tmp_path, splits=f"train: images/train\nval: images/val\ntest: {test}\n")
+    data = read(tmp_path)
+    assert set(data.splits) == {"train", "val"}
+    assert [(p.severity, p.code, p.file) for p in data.problems] == [
+        ("warning", "split_not_found", "data.yaml")
+    ]
+
+
+def test_a_mac_may_have_taken_the_letters_of_names_apart(tmp_path: Path):
+    """Images and lists of one composition and labels of the other are the same names."""
+    make_yolo(tmp_path)
+    apart = unicodedata.normalize("NFD", "고양이 é.png")
+    for kind, name in (("images", apart), ("labels", "고양이 é.png")):
+        for old in (tmp_path / kind).rglob("0.*"):
+            old.rename(old.with_name(name).with_suffix(old.suffix))
+    write_yaml(tmp_path, splits="train: train.txt\nval: images/val\n")
+    (tmp_path / "train.txt").write_text("images/train/고양이 é.png\nimages/train/1.png\n")
+    found = describe(tmp_path)
+    assert found.problems == ()
+    assert found.splits == {"train": 2, "val": 3}
+
+
+def test_a_path_that_leads_out_is_refused_with_what_would_be_right(tmp_path: Path):
+    make_yolo(tmp_path)
+    write_yaml(tmp_path, splits="path: /content/cats\ntrain: images/train\nval: images/val\n")
+    with pytest.raises(OutsideRoots, match="leave out 'path' where the images lie beside"):
+        yolo.scan(tmp_path)
 
 
 def test_splits_may_lie_in_another_allowed_root(tmp_path: Path):
@@ -236,6 +271,9 @@ def test_a_yaml_that_is_no_text_or_no_file_is_refused(tmp_path: Path):
 def test_several_yamls_are_refused_unless_one_is_data_yaml(tmp_path: Path):
     make_yolo(tmp_path)
     (tmp_path / "data.yaml").rename(tmp_path / "pets.yaml")
+    assert read(tmp_path).names == ("cat",)
+    for tools in (".pre-commit-config.yaml", "._pets.yaml"):
+        (tmp_path / tools).write_bytes(b"\0")
     assert read(tmp_path).names == ("cat",)
     (tmp_path / "other.yaml").write_text("x: 1")
     with pytest.raises(DatasetError, match=r"other\.yaml, pets\.yaml"):
