@@ -303,6 +303,7 @@ class Reporter(Protocol):
 
         May be called at every batch; the reporter thins it to a few events a second and adds
         percent and time left.
+        ``phase`` is 'train', 'val', or 'draw' around pictures (step 0 of 1, then 1 of 1).
         """
 
     def metrics(self, *, epoch: int, values: Mapping[str, float], step: int | None = None) -> None:

@@ -11,6 +11,7 @@ docs/ultralytics.md tells more.
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import shutil
 import threading
 import time
@@ -168,6 +169,8 @@ class _Attempt:
         self._trainer = trainer = make_trainer(self._plan(batch_size))
         threads = set(threading.enumerate())
         with offline.plotting_folder(self._folder):
+            if self._options.plots:
+                importlib.import_module("matplotlib.pyplot")  # else the first drawing takes longer
             trainer.train()
             # Pictures are drawn in threads; a file is told of when it is whole.
             for thread in set(threading.enumerate()) - threads:
@@ -242,8 +245,6 @@ class _Attempt:
         for name in ("args.yaml", DATA_YAML):
             self._reporter.artifact(self._folder / name, kind="config")
         self._reporter.artifact(self._folder / "results.csv", kind="table")
-        for plot in sorted((*self._folder.glob("*.png"), *self._folder.glob("*.jpg"))):
-            self._reporter.artifact(plot, kind="plot")
 
     def _result(self) -> Result:
         trainer, checkpoints = self._trainer, self._job.checkpoints_dir

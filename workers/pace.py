@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-TRAIN, EVALUATE = "train", "evaluate"  # phases; any other is part of what follows an epoch's steps
+# Phases; any other is part of what follows an epoch's steps.
+TRAIN, DRAW, EVALUATE = "train", "draw", "evaluate"
 
 # Of its first steps an epoch tells little: loaders start, kernels are chosen.
 _SETTLED = 0.25  # of an epoch's steps
@@ -46,12 +47,17 @@ class Pace:
 
     What lies between an epoch's last step and the next one's first (validation, saving, loaders
     that start) is measured as one. The evaluation at the end is taken to last as long as a
-    validation, until it tells its own steps.
+    validation, until it tells its own steps. Drawing, which follows only some of the validations,
+    stops the clock by which all this is learnt; the last epoch is taken to have one, too.
     """
 
     def __init__(self, epochs: int, *, clock: Callable[[], float]) -> None:
         self._epochs = epochs
-        self._clock = clock
+        self._real_clock = clock
+        self._drawing: float | None = None  # seconds of the last one
+        self._drawing_began: float | None = None
+        self._drawn = 0.0  # seconds of all of them
+        self._drawn_at_end = False
         self._now: _Stretch | None = None
         self._per_step: float | None = None  # of the epochs before
         self._trust = 0.0  # how many epochs that was learnt from, 0..2
@@ -65,6 +71,10 @@ class Pace:
 
     def update(self, *, epoch: int, step: int, steps: int, phase: str = TRAIN) -> None:
         """Take note of where training is."""
+        if phase == DRAW or self._drawing_began is not None:  # one may be broken off
+            self._take_drawing(epoch=epoch, done=phase != DRAW or step >= steps)
+        if phase == DRAW:
+            return
         now = self._clock()
         if phase != self._phase:
             self._phase_began = (now, step)
@@ -81,6 +91,28 @@ class Pace:
         if current is not None and epoch > current.epoch:
             self._close(current, now=now, step=step)
         self._now = _Stretch(epoch, max(steps, 1), began=now, first=step, at=now, done=step)
+
+    def _clock(self) -> float:
+        """Return the time without what was drawn in it."""
+        now = self._real_clock() if self._drawing_began is None else self._drawing_began
+        return now - self._drawn
+
+    def _take_drawing(self, *, epoch: int, done: bool) -> None:
+        now = self._real_clock()
+        if self._drawing_began is None:
+            self._drawing_began = now
+        if done:
+            self._drawing = now - self._drawing_began
+            self._drawn += self._drawing
+            self._drawing_began = None
+            self._drawn_at_end = epoch >= self._epochs
+
+    def _drawing_to_come(self) -> float:
+        if self._drawing is None or self._drawn_at_end:
+            return 0.0
+        if self._drawing_began is None:
+            return self._drawing
+        return max(0.0, self._drawing - (self._real_clock() - self._drawing_began))
 
     def _close(self, last: _Stretch, *, now: float, step: int) -> None:
         """Learn from an epoch that is over, at the first word of the next."""
@@ -118,7 +150,7 @@ class Pace:
             left += (
                 epochs_to_come * (current.steps * per_step + rest) - rest + self._last_rest(rest)
             )
-        return round(left + self._evaluation_seconds(rest), 1)
+        return round(left + self._drawing_to_come() + self._evaluation_seconds(rest), 1)
 
     def _step_seconds(self) -> float | None:
         """Return what a step takes: as in the epochs before, and more and more as in this one."""

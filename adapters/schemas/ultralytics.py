@@ -192,7 +192,9 @@ class UltralyticsHyperparameters(BaseModel):
     )
     max_det: Annotated[int, Field(ge=1, le=10000)] = _field(300, "Most boxes of an image.", _BOXES)
     plots: bool = Field(
-        True, description="Draw the confusion matrix, the curves and examples of the last epoch."
+        True,
+        description="Draw the confusion matrix, the curves and examples of the first and the last "
+        "epoch.",
     )
 
     # How it runs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from adapters.contract import AdapterError, Reporter, StopReason, TrainingJob
@@ -37,6 +38,8 @@ class TrainerReport:
         self._val_step = 0
         self._started = self._saved_at = 0.0
         self._rate: float | None = None
+        self._draws = False  # at the validation to come
+        self._has_drawn = False
 
     def callbacks(self) -> dict[str, Callable[[Any], None]]:
         """Return the functions that a trainer is to call, by event."""
@@ -46,7 +49,9 @@ class TrainerReport:
             "on_train_batch_start": lambda trainer: trainer.carry_over(),
             "on_train_batch_end": self._batch_trained,
             "on_train_epoch_end": self._epoch_trained,
+            "on_val_start": self._validation_began,
             "on_val_batch_end": self._batch_validated,
+            "on_val_end": self._validation_ended,
             "on_epoch_metrics": self._epoch_measured,
             "on_model_save": self._saved,
             "on_fit_epoch_end": self._epoch_ended,
@@ -109,17 +114,32 @@ class TrainerReport:
         trainer.begin_validation()
         ends = trainer.epoch + 1 >= trainer.epochs or trainer.stopper.possible_stop
         wanted = self._job.hyperparameters.get("plots", True)
-        trainer.validator.args.plots = wanted and (ends or self._leaves_after_epoch())
+        # The first show early how the data are understood, and how long the last will take.
+        self._draws = wanted and (not self._has_drawn or ends or self._leaves_after_epoch())
+
+    def _validation_began(self, validator: Any) -> None:
+        validator.args.plots = self._draws  # the library draws after the last epoch only
+        validator.on_plot = self._plotted
+
+    def _plotted(self, path: str | Path, data: object = None) -> None:
+        """Tell of a picture; called when its file is whole, from a thread for some."""
+        self._reporter.artifact(Path(path), kind="plot")
 
     def _batch_validated(self, validator: Any) -> None:
         self._val_step += 1
-        self._reporter.progress(
-            epoch=self._epoch,
-            step=self._val_step,
-            steps=len(validator.dataloader),
-            phase="val",
-        )
+        steps = len(validator.dataloader)
+        self._tell_validation(self._val_step, steps=steps, phase="val")
         self.check_stop()
+        if self._draws and self._val_step == steps:
+            self._tell_validation(0, steps=1, phase="draw")
+
+    def _validation_ended(self, validator: Any) -> None:
+        if self._draws:
+            self._has_drawn = True
+            self._tell_validation(1, steps=1, phase="draw")
+
+    def _tell_validation(self, step: int, *, steps: int, phase: str) -> None:
+        self._reporter.progress(epoch=self._epoch, step=step, steps=steps, phase=phase)
 
     def _epoch_measured(self, trainer: Any) -> None:
         values = self._values(trainer)

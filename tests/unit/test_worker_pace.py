@@ -26,6 +26,7 @@ class Attempt:
     saving: float = 0.5
     evaluation: float = 4.0
     tells_evaluation: bool = True
+    drawing: float = 0.0  # after the first validation and the last
     resumed_at: tuple[int, int] = (1, 0)  # epoch and steps already done
     waits: float = 0.0  # the step of a stuttering disk, every tenth
 
@@ -47,6 +48,7 @@ CASES = {
     "resumed between epochs": Attempt(resumed_at=(5, 0)),
     "resumed in the middle of an epoch": Attempt(resumed_at=(4, 25)),
     "resumed just before an epoch's end": Attempt(resumed_at=(4, 39), slow_steps=1.0),
+    "pictures after the first and the last validation": Attempt(drawing=15.0, validation=1.0),
     "evaluation that is not told": Attempt(tells_evaluation=False, epochs=12),
 }
 
@@ -74,6 +76,10 @@ def simulate(attempt: Attempt, clock: Clock) -> Iterator[tuple[int, int, int, st
             yield epoch, step, attempt.steps, "train"
         done = 0
         yield from _phase(clock, epoch, "val", attempt.validation, told=attempt.tells_validation)
+        if attempt.drawing and epoch in (first_epoch, attempt.epochs):
+            yield epoch, 0, 1, "draw"
+            clock.now += attempt.drawing
+            yield epoch, 1, 1, "draw"
         clock.now += attempt.saving
     told = attempt.tells_evaluation
     yield from _phase(clock, attempt.epochs, "evaluate", attempt.evaluation, told=told)
@@ -129,6 +135,20 @@ def test_the_first_validation_foretells_those_to_come() -> None:
     first = [(left, told) for epoch, phase, left, told in words if epoch == 1 and phase == "val"]
     left, told = first[-1]
     assert told == pytest.approx(left, rel=0.2)
+
+
+def test_a_drawing_that_was_broken_off_lets_the_clock_go_on() -> None:
+    clock = Clock()
+    pace = Pace(3, clock=clock)
+    pace.update(epoch=1, step=0, steps=10)
+    clock.now = 10.0
+    pace.update(epoch=1, step=10, steps=10)
+    pace.update(epoch=1, step=0, steps=1, phase="draw")
+    clock.now = 13.0
+    pace.update(epoch=1, step=0, steps=10)  # from the beginning, with a smaller batch
+    clock.now = 33.0
+    pace.update(epoch=1, step=10, steps=10)
+    assert pace.eta_seconds() == pytest.approx(40.0 + 3.0)
 
 
 def test_nothing_is_left_when_nothing_is() -> None:
