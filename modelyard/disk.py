@@ -15,6 +15,7 @@ LOW_SHARE = 0.05
 class Room:
     """What is left of the volume that a folder lies on."""
 
+    volume: int  # tells it from this host's other volumes
     total: int  # bytes
     free: int  # bytes that this user may still write
 
@@ -27,10 +28,11 @@ class Room:
 def room(folder: Path) -> Room | None:
     """Return what is left where a folder lies or would be made; None where nobody can tell."""
     try:
-        usage = shutil.disk_usage(existing(folder))
+        there = existing(folder)
+        volume, usage = there.stat().st_dev, shutil.disk_usage(there)
     except OSError:
         return None
-    return Room(total=usage.total, free=usage.free)
+    return Room(volume=volume, total=usage.total, free=usage.free)
 
 
 def existing(folder: Path) -> Path:
@@ -56,6 +58,8 @@ def readable(size: int) -> str:
     while value >= 999.5 and len(units) > 1:
         value /= 1000
         units.pop(0)
+    if size == 1:
+        return "1 byte"
     return f"{value:,.0f} {units[0]}" if value >= 999.5 else f"{value:.3g} {units[0]}"
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import urllib.error
 import urllib.request
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +16,7 @@ from modelyard.launch import bracketed
 from modelyard.settings import Settings
 
 ANSWER_SECONDS = 5
+MOST_SAID = 500  # bytes of what a service says is wrong
 RECORDER_IDLE_SECONDS = 60  # it reads twice a second, except while it writes a large batch
 
 # An address to listen on is not always one to connect to.
@@ -41,7 +44,10 @@ def check_worker(settings: Settings) -> None:
 def check_recorder(settings: Settings) -> None:
     """Look whether some recorder reads the event stream."""
     client: Any = _redis(settings)
-    consumers = client.xinfo_consumers(wire.EVENT_STREAM, wire.RECORDER_GROUP)
+    try:
+        consumers = client.xinfo_consumers(wire.EVENT_STREAM, wire.RECORDER_GROUP)
+    except redis.ResponseError:  # there is no stream yet: none has ever begun
+        consumers = []
     idle = min((consumer["idle"] for consumer in consumers), default=None)
     if idle is None or idle > RECORDER_IDLE_SECONDS * 1000:
         raise Unhealthy("no recorder reads the event stream")
@@ -59,8 +65,10 @@ def check(service: str, settings: Settings) -> None:
     """Return if a service of this host does its work. Raises Unhealthy saying what is wrong."""
     try:
         CHECKS[service](settings)
-    except (OSError, redis.RedisError) as error:
-        raise Unhealthy(f"{service}: {error}") from error
+    except redis.RedisError as error:
+        raise Unhealthy(
+            f"{service} cannot be asked, Redis does not answer; look at REDIS_URL: {error}"
+        ) from error
 
 
 def local_url(host: str, port: int) -> str:
@@ -69,8 +77,24 @@ def local_url(host: str, port: int) -> str:
 
 
 def _ask(url: str) -> None:
-    with urllib.request.urlopen(url, timeout=ANSWER_SECONDS):  # noqa: S310 (our own URL)
-        pass
+    try:
+        with urllib.request.urlopen(url, timeout=ANSWER_SECONDS):  # noqa: S310 (our own URL)
+            pass
+    except urllib.error.HTTPError as error:
+        with error:
+            raise Unhealthy(f"{url} answers {error.code}: {_said(error)}") from error
+    except OSError as error:
+        why = getattr(error, "reason", error)
+        raise Unhealthy(f"{url} does not answer: {why}") from error
+
+
+def _said(error: urllib.error.HTTPError) -> str:
+    """Return what a service says is wrong: the web process in a problem document."""
+    said = error.read(MOST_SAID).decode(errors="replace").strip()
+    try:
+        return str(json.loads(said)["detail"])
+    except (ValueError, KeyError, TypeError):
+        return said or str(error.reason)
 
 
 def _redis(settings: Settings) -> redis.Redis:

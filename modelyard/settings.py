@@ -120,9 +120,17 @@ def _folders(text: str) -> tuple[Path, ...]:
 
 def _url(*schemes: str) -> Callable[[str], str]:
     def read(text: str) -> str:
-        scheme = urlsplit(text).scheme
+        scheme = text.partition("://")[0].lower()
         if scheme.partition("+")[0] not in schemes:
             raise ValueError("a URL that starts with " + " or ".join(f"{s}://" for s in schemes))
+        try:
+            _ = urlsplit(text).port
+        except ValueError:
+            raise ValueError(
+                "a URL whose host and port can be read, like "
+                f"{schemes[0]}://user:password@host:1234/name; in a password, write '/', '@', ':', "
+                "'#', '[' and ']' as %2F, %40, %3A, %23, %5B and %5D"
+            ) from None
         return text
 
     return read

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,6 +27,7 @@ from webapp.services import (
     retention_report,
     schema,
 )
+from webapp.services.backup_archive import BackupError
 from webapp.services.errors import ServiceError
 
 UNUSED_KEY = "nothing is signed with this one. "  # an application wants a key
@@ -50,12 +52,24 @@ def backup_command(file: Path | None, with_outputs: bool) -> None:
     """Write a backup to a file, or to standard output for '-'."""
     with _offline_app().app_context():
         if file == Path("-"):
-            backup.backup(sys.stdout.buffer, with_outputs=with_outputs)
+            _backup_to_standard_output(with_outputs=with_outputs)
             return
         file = file or Path(backup.default_name(datetime.now(UTC)))
         manifest = backup.backup_to(file, with_outputs=with_outputs)
         for line in restore_report.backup_lines(manifest, file, database=backup.database()):
             click.echo(line)
+
+
+def _backup_to_standard_output(*, with_outputs: bool) -> None:
+    """Write a backup for another program. Raises BackupError where it does not take all of it."""
+    try:
+        backup.backup(sys.stdout.buffer, with_outputs=with_outputs)
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the rest is not wanted
+        raise BackupError(
+            f"The backup is not whole: standard output does not take it: {error.strerror}"
+        ) from error
 
 
 @manage.command("restore")

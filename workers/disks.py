@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ class Disks:
         """Look once."""
         rooms = {name: room(folder) for name, folder in self._folders.items()}
         self._found = [
-            {"name": name, "total": left.total, "free": left.free, "low": left.low}
+            {"name": name, **asdict(left), "low": left.low}
             for name, left in rooms.items()
             if left is not None
         ]

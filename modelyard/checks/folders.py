@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from modelyard.checks import Finding, ok, problem, warning
-from modelyard.disk import existing, readable, room
+from modelyard.counting import counted
+from modelyard.disk import readable, room
 from modelyard.settings import Settings
 
 LEAST_DISK_BYTES = 10**9
@@ -59,10 +60,9 @@ def disks(settings: Settings) -> Iterator[Finding]:
     seen = set()
     for variable, folder in folders.items():
         left = room(folder)
-        volume = existing(folder).stat().st_dev
-        if left is None or volume in seen:
+        if left is None or left.volume in seen:
             continue
-        seen.add(volume)
+        seen.add(left.volume)
         text = f"{readable(left.free)} of {readable(left.total)} free for {folder}"
         remedy = f"delete jobs, see what modelyard gc --dry-run tells, or set {variable} elsewhere"
         if left.free < LEAST_DISK_BYTES:
@@ -111,7 +111,7 @@ def weights(settings: Settings) -> Iterator[Finding]:
         yield warning("weights", f"{folder} is not there", remedy=remedy)
         return
     count = sum(1 for path in folder.rglob("*") if path.is_file())
-    yield ok("weights", f"{folder}, {count} files")
+    yield ok("weights", f"{folder}, {counted(count, 'file')}")
 
 
 def _made_by_up(folder: Path, settings: Settings) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import psutil
 
 from modelyard.checks import Finding, ok, problem, warning
+from modelyard.counting import counted
 from modelyard.settings import Settings
 
 OLDEST_PYTHON = (3, 11)
@@ -29,7 +30,8 @@ def processor_and_memory(settings: Settings) -> Iterator[Finding]:
     """Look at processors and memory."""
     memory = psutil.virtual_memory()
     total, free = memory.total / 2**30, memory.available / 2**30
-    text = f"{psutil.cpu_count()} processors, {free:.1f} of {total:.1f} GiB of memory free"
+    processors = counted(psutil.cpu_count() or 1, "processor")
+    text = f"{processors}, {free:.1f} of {total:.1f} GiB of memory free"
     if free < LEAST_MEMORY_GIB:
         yield warning("machine", text, remedy="a job may run out of memory; use small batches")
     else:

@@ -6,6 +6,7 @@ import sys
 
 import click
 
+from modelyard.counting import counted
 from modelyard.settings import load_settings
 
 
@@ -24,5 +25,5 @@ def doctor_command() -> None:
         for line in lines(finding):
             click.echo(line)
     if problems:
-        click.echo(f"\n{problems} problem{'s' if problems > 1 else ''} to mend.")
+        click.echo(f"\n{counted(problems, 'problem')} to mend.")
         sys.exit(1)

@@ -18,6 +18,12 @@ DISKS = [
 ]
 
 
+ONE_VOLUME = [
+    {"name": name, "volume": 66306, "total": 10**12, "free": free, "low": False}
+    for name, free in (("outputs", 3 * 10**11), ("data_cache", 3 * 10**11 - 4096))
+]
+
+
 def left_files(dashboard: Dashboard, job_id: int, size: int) -> Path:
     with dashboard.app.app_context():
         folder = output_dir(job_id)
@@ -43,6 +49,18 @@ def test_it_tells_what_is_used_and_what_is_left(page: Page, dashboard: Dashboard
         expect(worker).to_contain_text("Outputs: the disk is nearly full")
     page.goto(f"/jobs/{job}")
     expect(page.locator("dl.facts")).to_contain_text("2.5 MB")
+
+
+def test_a_volume_that_holds_both_folders_of_a_worker_is_listed_once(
+    page: Page, dashboard: Dashboard
+) -> None:
+    with dashboard.draining_worker("gpu-box-8", status="online", disks=ONE_VOLUME):
+        page.goto("/storage")
+        row = page.get_by_role("row").filter(has_text="gpu-box-8")
+        expect(row).to_have_count(1)
+        expect(row).to_contain_text("Outputs of jobs")
+        expect(row).to_contain_text("Cache of data sets")
+        expect(row).to_contain_text("300 GB of 1 TB free")
 
 
 def test_a_job_whose_last_checkpoint_is_gone_offers_no_resume(

@@ -15,7 +15,8 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from subprocess import CompletedProcess
+from typing import IO, Any
 
 import psycopg
 import pytest
@@ -98,6 +99,42 @@ def take(home: Path, url: str, *, revision: str) -> Path:
     return file
 
 
+@pytest.mark.parametrize("command", [("backup", "-"), ("gc", "--dry-run")])
+def test_a_folder_without_an_instance_is_told_and_left_as_it_is(
+    tmp_path: Path, command: tuple[str, str]
+) -> None:
+    home = tmp_path / "elsewhere"
+    home.mkdir()
+    asked = modelyard(*command, "--home", str(home))
+    assert asked.returncode == 1
+    assert "/elsewhere/modelyard.db" in asked.stderr
+    assert "MODELYARD_HOME or DATABASE_URL" in asked.stderr
+    assert list(home.iterdir()) == []
+
+
+def test_standard_output_that_takes_nothing_is_told_in_a_line(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    take(home, f"sqlite:///{home / 'modelyard.db'}", revision=HEAD)
+    with Path("/dev/full").open("wb") as full:
+        asked = modelyard("backup", "-", "--home", str(home), stdout=full)
+    assert asked.returncode == 1
+    assert asked.stderr == (
+        "modelyard: The backup is not whole: standard output does not take it: "
+        "No space left on device\n"
+    )
+
+
+def modelyard(*words: str, stdout: IO[bytes] | int = subprocess.PIPE) -> CompletedProcess[str]:
+    return subprocess.run(
+        python("-m", "modelyard", *words),
+        cwd=ROOT,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+
+
 @pytest.mark.parametrize(
     ("source", "target", "revision"),
     [
@@ -177,7 +214,7 @@ def test_a_database_with_data_is_refused_or_set_aside(
         schema.migrate()
         make_job(name="of before")
         db.session.remove()
-        with pytest.raises(BackupError, match=r"holds 0 users, 1 projects, 1 jobs.*--replace"):
+        with pytest.raises(BackupError, match=r"holds 0 users, 1 project, 1 job.*--replace"):
             restore.restore(taken)
         report = restore.restore(taken, replace=True)
         assert db.session.scalar(select(func.count()).select_from(Job)) == 5
@@ -395,7 +432,7 @@ def test_files_of_jobs_are_compared_and_come_back_where_they_were_asked_for(
         restored = second / "outputs" / best.relative_to(home / "outputs")
         assert restored.read_text() == "best.pth as it was"
         assert report.outputs.missing == {3: 1}
-        assert "1 jobs lack files that they had (train.log): 3" in restore_lines(report)
+        assert "1 job lacks files that it had (train.log): 3" in restore_lines(report)
         assert report.unknown_jobs == [2000]
         assert make_job().id == 2001 + JOB_IDS_LEFT_OUT
 

@@ -110,6 +110,18 @@ def test_what_a_library_says_of_secrets_is_not_repeated(
     assert "cannot reach http://…@host/ with …" in found.text
 
 
+def test_a_secret_of_one_letter_leaves_the_words_that_hold_it(
+    tmp_path: Path, reaching: S3Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def talkative(self: Store, key: str, content: bytes) -> None:
+        raise StorageError("x") from OSError("the key k was not taken back")
+
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "k")
+    monkeypatch.setattr(Store, "write", talkative)
+    found = finding(tmp_path, "s3://bucket/modelyard")
+    assert found.text.endswith("cannot be written: the key … was not taken back")
+
+
 def test_a_server_that_says_nothing_is_not_waited_for(
     tmp_path: Path, reaching: S3Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,6 +14,7 @@ from modelyard.disk import Room, readable, room, tree_bytes
     ("size", "text"),
     [
         (0, "0 bytes"),
+        (1, "1 byte"),
         (999, "999 bytes"),
         (16_000, "16 kB"),
         (999_500, "1 MB"),
@@ -49,5 +50,5 @@ def test_the_room_for_a_folder_that_is_not_there_is_that_of_the_one_above(tmp_pa
     ("free", "low"), [(9 * 10**9, True), (49 * 10**9, True), (51 * 10**9, False)]
 )
 def test_a_volume_is_low_below_a_twentieth_or_ten_gigabytes(free: int, low: bool) -> None:
-    assert Room(total=10**12, free=free).low == low
-    assert Room(total=10**10, free=free).low == (free < 10**10)
+    assert Room(volume=1, total=10**12, free=free).low == low
+    assert Room(volume=1, total=10**10, free=free).low == (free < 10**10)

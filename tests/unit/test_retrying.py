@@ -36,6 +36,12 @@ def test_what_would_be_the_same_again_is_for_a_person(kind: ErrorKind) -> None:
     assert not judge(Failure(str(kind)), previous=None, lost=1, limit=3).retry
 
 
+def test_a_limit_of_one_attempt_is_told_in_the_singular() -> None:
+    assert judge(HERE, previous=None, lost=1, limit=1).reason == (
+        "1 attempt was lost, the limit is 1"
+    )
+
+
 def test_a_failure_is_read_from_the_error_and_the_last_progress() -> None:
     progress = {"epoch": 2, "step": 9, "percent": 12.5}
     assert failure_of({"kind": "device"}, progress) == Failure("device", 2, 9)

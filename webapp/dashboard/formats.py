@@ -7,6 +7,7 @@ from datetime import datetime
 from flask import Flask
 
 from adapters.wire import format_time, parse_time
+from modelyard.counting import counted
 from modelyard.disk import readable
 from webapp.models import Attempt
 from webapp.models.columns import utc_now
@@ -20,6 +21,7 @@ def init_app(app: Flask) -> None:
     for form in (actor, ago, duration, full_time, iso, number, percent, took, words):
         app.jinja_env.filters[form.__name__] = form
     app.jinja_env.filters["size"] = readable
+    app.jinja_env.filters["counted"] = counted
 
 
 def iso(time: datetime | str) -> str:

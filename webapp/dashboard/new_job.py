@@ -9,6 +9,7 @@ from flask.typing import ResponseReturnValue
 
 from adapters.data.description import Severity
 from adapters.frameworks import FrameworkInfo, all_frameworks
+from modelyard.counting import counted
 from webapp.api.authentication import current_user
 from webapp.dashboard.blueprint import blueprint
 from webapp.dashboard.hyperparameters import groups
@@ -59,7 +60,8 @@ def _dataset(dataset: Dataset) -> dict[str, Any]:
     warned = [p for p in dataset.problems if p["severity"] == Severity.WARNING]
     return {
         "id": dataset.id,
-        "title": f"{dataset.name} ({dataset.num_images} images, {dataset.num_classes} classes)",
+        "title": f"{dataset.name} ({counted(dataset.num_images, 'image')}, "
+        f"{counted(dataset.num_classes, 'class', 'classes')})",
         "task_types": dataset.task_types or [dataset.task_type],
         "format": dataset.format,
         "multi_label": dataset.multi_label,

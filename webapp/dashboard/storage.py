@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from flask import render_template
 from flask.typing import ResponseReturnValue
 
@@ -36,14 +38,23 @@ def storage() -> ResponseReturnValue:
         names=NAMES,
         measured="outputs" in uses,
         volumes=disk_use.volumes(),
-        workers=_workers(),
+        worker_volumes=_worker_volumes(),
         projects=disk_use.of_projects(current_user()),
         keep_last_days=settings().keep_last_days,
     )
 
 
-def _workers() -> list[dict[str, object]]:
+def _worker_volumes() -> list[dict[str, Any]]:
+    """Return the volumes of all workers, each once, with whose it is and what lies on it."""
     try:
-        return [worker for worker in broker.workers() if worker.get("disks")]
+        workers = broker.workers()
     except Unavailable:
         return []
+    found: dict[tuple[str, Any], dict[str, Any]] = {}
+    for worker in workers:
+        for disk in worker.get("disks", []):
+            # A worker of an older version does not tell which volume it is.
+            key = (worker["name"], disk.get("volume", disk["name"]))
+            volume = found.setdefault(key, {**disk, "worker": worker, "names": []})
+            volume["names"].append(disk["name"])
+    return list(found.values())

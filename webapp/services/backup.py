@@ -74,14 +74,13 @@ def backup(file: BinaryIO, *, with_outputs: bool = False) -> Manifest:
             f"The jobs' files are in the store {settings().store}, whose own copies and versions "
             "keep them; take the backup without --with-outputs"
         )
+    if not schema.is_there():
+        raise _no_database()
     archive = ArchiveWriter(file)
     with backup_tables.snapshot(db.engine) as connection:
         revision = schema.revision_of(connection)
         if revision is None:
-            raise BackupError(
-                f"There is no database of Modelyard at {database()}; "
-                "is MODELYARD_HOME or DATABASE_URL that of the instance?"
-            )
+            raise _no_database()
         created_at = datetime.now(UTC)
         tables = backup_tables.tables_of(connection)
         rows = {table.name: _add_table(archive, connection, table) for table in tables}
@@ -109,6 +108,13 @@ def backup(file: BinaryIO, *, with_outputs: bool = False) -> Manifest:
         )
     archive.finish(manifest)
     return manifest
+
+
+def _no_database() -> BackupError:
+    return BackupError(
+        f"There is no database of Modelyard at {database()}; "
+        "is MODELYARD_HOME or DATABASE_URL that of the instance?"
+    )
 
 
 def chosen_settings(chosen: Settings) -> dict[str, str]:

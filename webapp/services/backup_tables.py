@@ -31,10 +31,12 @@ from sqlalchemy import (
     text,
 )
 
+from modelyard.counting import counted
 from webapp.extensions import db
 from webapp.services.backup_archive import BackupError
 
 _BATCH_ROWS = 2000
+_CALLED = {"datasets": "data set", "job_events": "event"}  # others by their name
 Row = Sequence[Any]
 
 
@@ -64,6 +66,13 @@ def tables_of(connection: Connection) -> list[Table]:
     ours = [name for name in db.metadata.tables if name in there]
     metadata.reflect(connection, only=ours)
     return metadata.sorted_tables
+
+
+def in_words(counts: Mapping[str, int], *names: str) -> str:
+    """Return how much these tables hold, as people call it: '1 user, 2 data sets, 12 jobs'."""
+    return ", ".join(
+        counted(counts.get(name, 0), _CALLED.get(name, name.removesuffix("s"))) for name in names
+    )
 
 
 def rows_of(connection: Connection, table: Table) -> Iterator[Row]:

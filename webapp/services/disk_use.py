@@ -16,7 +16,7 @@ from typing import Any
 import redis
 from sqlalchemy import func, select, text, update
 
-from modelyard.disk import existing, room, tree_bytes
+from modelyard.disk import room, tree_bytes
 from webapp.config import settings
 from webapp.extensions import db
 from webapp.models import CopyStatus, DatasetCopy, DiskMeasure, Job, Project, User
@@ -129,20 +129,14 @@ def _database_folder() -> dict[str, Path]:
 
 
 def _volumes(folders: dict[str, Path]) -> list[Volume]:
-    names: dict[int, list[str]] = {}
+    found: dict[int, Volume] = {}
     for name, folder in folders.items():
-        names.setdefault(existing(folder).stat().st_dev, []).append(name)
-    found = []
-    for together in names.values():
-        folder = folders[together[0]]
         left = room(folder)
-        if left is not None:
-            found.append(
-                Volume(
-                    names=together, path=str(folder), total=left.total, free=left.free, low=left.low
-                )
-            )
-    return found
+        if left is None:
+            continue
+        volume = Volume([], path=str(folder), total=left.total, free=left.free, low=left.low)
+        found.setdefault(left.volume, volume).names.append(name)
+    return list(found.values())
 
 
 def _database() -> dict[str, int]:

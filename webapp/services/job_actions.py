@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import update
 from sqlalchemy.orm import Session
 
+from modelyard.counting import counted
 from webapp.config import settings
 from webapp.extensions import db
 from webapp.models import Attempt, Job, JobStatus, LastCheckpoint
@@ -99,8 +100,8 @@ def _require_last(job: Job) -> None:
         db.session.rollback()
         raise Refused(
             f"The last checkpoint of job {job_id} is gone: after a job's end it is kept for "
-            f"{settings().keep_last_days} days (MODELYARD_KEEP_LAST_DAYS). Clone the job; the "
-            "clone trains from the beginning, or from this one's best weights"
+            f"{counted(settings().keep_last_days, 'day')} (MODELYARD_KEEP_LAST_DAYS). Clone the "
+            "job; the clone trains from the beginning, or from this one's best weights"
         )
 
 

@@ -28,6 +28,7 @@ from webapp.services.executors import get_executor, message_queue
 from webapp.services.job_actions import close_attempt, send_handed_back
 from webapp.services.lifecycle import transition
 from webapp.services.message_order import task_ids
+from webapp.services.retrying import limit_reached
 from webapp.services.waiting import TURN_ORDER
 
 logger = logging.getLogger(__name__)
@@ -163,7 +164,7 @@ def give_up_attempt(job: Job, *, reason: str) -> None:
     elif lost >= limit:
         error = {
             "kind": str(ErrorKind.WORKER_LOST),
-            "message": f"{reason}; {lost} attempts were lost, the limit is {limit}",
+            "message": f"{reason}; {limit_reached(lost, limit)}",
             "hint": "Look at the worker's own log for why it dies, then resume the job.",
         }
         done = transition(

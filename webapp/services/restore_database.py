@@ -15,6 +15,7 @@ from pathlib import Path
 from sqlalchemy import Connection, create_engine, func, select, text
 from sqlalchemy.exc import DBAPIError
 
+from modelyard.counting import counted
 from webapp.extensions import db
 from webapp.models import Job
 from webapp.services import backup_tables, schema
@@ -57,22 +58,22 @@ def refuse_users() -> None:
     while others := _other_connections():
         if time.monotonic() > deadline:
             raise BackupError(
-                f"{others} other connections to the database are open; stop web and recorder first"
+                f"The database has {counted(others, 'other open connection')}; "
+                "stop web and recorder first"
             )
         time.sleep(0.1)
 
 
 def what_is_there() -> str:
     """Return what a person would miss of the database; empty where it is empty."""
-    file = schema.sqlite_file()
-    if file is not None and not file.exists():
+    if not schema.is_there():
         return ""
     with db.engine.connect() as connection:
         counts = {
             table.name: connection.scalar(select(func.count()).select_from(table)) or 0
             for table in backup_tables.tables_of(connection)
         }
-    named = ", ".join(f"{counts.get(name, 0)} {name}" for name in ("users", "projects", "jobs"))
+    named = backup_tables.in_words(counts, "users", "projects", "jobs")
     return named if any(counts.values()) else ""
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+from modelyard.counting import counted
+from webapp.services import backup_tables
 from webapp.services.backup_archive import Manifest
 from webapp.services.restore import Report
 
@@ -19,7 +22,7 @@ def backup_lines(manifest: Manifest, path: Path, *, database: str) -> Iterator[s
     shown = f"{size:.0f} kB" if size < 1000 else f"{size / 1000:.1f} MB"
     yield f"{path}: {shown}, as of {manifest.created_at}"
     yield f"Database {database}, revision {manifest.revision}"
-    yield _counts(manifest) + f"; {manifest.outputs} files of jobs in the index"
+    yield f"{_counts(manifest)}; {counted(manifest.outputs, 'file')} of jobs in the index"
     if manifest.outputs_problem:
         yield f"The index lacks files: {manifest.outputs_problem}"
     yield "It holds passwords' hashes and the home folder's keys: keep it as you keep those."
@@ -32,18 +35,35 @@ def restore_lines(report: Report) -> Iterator[str]:
     yield _counts(manifest)
     if report.set_aside:
         yield f"What was there before is in {report.set_aside}"
-    yield from _jobs("go on, queued or running", report.going_on)
-    for job_id, attempts in report.caught_up.items():
-        numbers = ", ".join(str(number) for number in attempts)
-        yield f"Job {job_id}: attempt {numbers}, later than the backup, was recorded from its files"
-    names = _some(sorted(report.outputs.missing_names), most=_FILES_NAMED)
-    yield from _jobs(f"lack files that they had ({names})", report.outputs.missing)
-    yield from _jobs("have files that were written since", report.outputs.changed)
-    yield from _jobs(
-        "were made after the backup and are lost; their files are still there", report.unknown_jobs
+    yield from _named(
+        report.going_on,
+        one="job goes on, queued or running",
+        many="jobs go on, queued or running",
     )
-    if lost := report.lost_datasets:
-        yield f"{len(lost)} data sets are not where they were: {_some(lost)}"
+    for job_id, attempts in report.caught_up.items():
+        later = f"attempt{'' if len(attempts) == 1 else 's'} {', '.join(map(str, attempts))}"
+        yield f"Job {job_id}: recorded {later} from its files, later than the backup"
+    names = _some(sorted(report.outputs.missing_names), most=_FILES_NAMED)
+    yield from _named(
+        report.outputs.missing,
+        one=f"job lacks files that it had ({names})",
+        many=f"jobs lack files that they had ({names})",
+    )
+    yield from _named(
+        report.outputs.changed,
+        one="job has files that were written since",
+        many="jobs have files that were written since",
+    )
+    yield from _named(
+        report.unknown_jobs,
+        one="job was made after the backup and is lost; its files are still there",
+        many="jobs were made after the backup and are lost; their files are still there",
+    )
+    yield from _named(
+        report.lost_datasets,
+        one="data set is not where it was",
+        many="data sets are not where they were",
+    )
     if report.problem:
         yield report.problem
     for name, value in report.other_settings.items():
@@ -51,11 +71,10 @@ def restore_lines(report: Report) -> Iterator[str]:
     yield "Everyone has to log in again. New jobs get numbers that were never in use."
 
 
-def _jobs(what: str, ids: Iterable[int]) -> Iterator[str]:
-    ids = sorted(ids)
-    if not ids:
-        return
-    yield f"{len(ids)} jobs {what}: {_some(ids)}"
+def _named(things: Iterable[Any], *, one: str, many: str) -> Iterator[str]:
+    found = sorted(things)
+    if found:
+        yield f"{counted(len(found), one, many)}: {_some(found)}"
 
 
 def _some(things: Sequence[object], *, most: int = _NAMED) -> str:
@@ -64,5 +83,5 @@ def _some(things: Sequence[object], *, most: int = _NAMED) -> str:
 
 
 def _counts(manifest: Manifest) -> str:
-    tables = manifest.tables
-    return ", ".join(f"{tables[name].rows} {name}" for name in _COUNTED if name in tables)
+    counts = {name: table.rows for name, table in manifest.tables.items()}
+    return backup_tables.in_words(counts, *(name for name in _COUNTED if name in counts))

@@ -52,8 +52,14 @@ def judge(failure: Failure, *, previous: Failure | None, lost: int, limit: int) 
     if failure == previous:
         return Verdict(False, f"it failed the same way at the same place twice ({failure})")
     if lost >= limit:
-        return Verdict(False, f"{lost} attempts were lost, the limit is {limit}")
+        return Verdict(False, limit_reached(lost, limit))
     return Verdict(True, f"tried again after a failure ({failure})")
+
+
+def limit_reached(lost: int, limit: int) -> str:
+    """Return that as many attempts were lost as may be."""
+    were = "1 attempt was" if lost == 1 else f"{lost} attempts were"
+    return f"{were} lost, the limit is {limit}"
 
 
 def failure_of(error: Mapping[str, Any], progress: Mapping[str, Any] | None) -> Failure:

@@ -51,7 +51,12 @@ def migrate_within(connection: Connection, *, revision: str = "head") -> None:
 
 
 def check() -> None:
-    """Raise Unavailable where the database does not have the newest revision."""
+    """Raise Unavailable where the database does not have the newest revision, or is not there."""
+    if not is_there():
+        raise Unavailable(
+            f"There is no database at {sqlite_file()}; set MODELYARD_HOME or DATABASE_URL as for "
+            "the instance, or make a new one with: modelyard release"
+        )
     found, wanted = revision_of(db.session.connection()), newest_revision()
     if found != wanted:
         raise Unavailable(
@@ -86,6 +91,12 @@ def sqlite_file() -> Path | None:
     if url.get_backend_name() != "sqlite" or not url.database or url.database == ":memory:":
         return None
     return Path(url.database)
+
+
+def is_there() -> bool:
+    """Tell whether there is a file to connect to: SQLite would make one, and leave it empty."""
+    file = sqlite_file()
+    return file is None or file.exists()
 
 
 def _scripts() -> ScriptDirectory:

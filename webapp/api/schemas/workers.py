@@ -58,6 +58,7 @@ class GpuOut(Out):
 
 class DiskOut(Out):
     name: str = Field(description="outputs or data_cache")
+    volume: int | None = Field(None, description="The same for what shares a volume of the worker")
     total: int = Field(description="Bytes of the volume that it lies on")
     free: int = Field(description="Bytes")
     low: bool = Field(description="Less than 5 % or 10 GB is free")
