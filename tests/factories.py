@@ -69,7 +69,7 @@ def make_job(**fields: Any) -> Job:
     job = Job(**{**values, **fields})
     session.add(job)
     session.flush()
-    lifecycle.record_created(session, job, actor="test")
+    lifecycle.record_created(session, job, actor="test", reason="created")
     session.commit()
     return job
 

@@ -74,6 +74,10 @@ def test_axe_finds_nothing_in_the_dialogs(page: Page, ids: dict[str, int]) -> No
     page.goto(f"/jobs/{ids['running']}")
     page.get_by_role("button", name="Cancel", exact=True).click()
     assert findings(page) == []
+    page.goto(f"/jobs/{ids['pending']}")
+    page.get_by_role("button", name="Delete").click()
+    expect(page.get_by_role("dialog")).to_be_visible()
+    assert findings(page) == []
     page.goto(f"/datasets/{ids['dataset']}")
     page.locator(".preview-open").first.click()
     assert findings(page) == []
@@ -88,6 +92,23 @@ def test_a_narrow_screen_needs_no_sideways_scrolling(
     wait_until_drawn(page)
     width = page.evaluate("document.documentElement.scrollWidth")
     assert width <= 390
+
+
+def test_long_names_and_the_whole_navigation_fit_a_narrow_screen(
+    page: Page, dashboard: Dashboard
+) -> None:
+    project_id = dashboard.project("unbroken" * 12)
+    job_id = dashboard.job(
+        project_id, "unbroken" * 25, tags=["unbroken" * 6], notes="unbroken" * 50
+    )
+    page.set_viewport_size({"width": 390, "height": 800})
+    project = f"/projects/{project_id}"
+    for path in ("/", project, f"{project}/jobs/new", f"/jobs/{job_id}", "/storage"):
+        page.goto(path)
+        wait_until_drawn(page)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    navigation = page.get_by_role("navigation", name="Main")
+    assert navigation.evaluate("element => element.scrollWidth <= element.clientWidth")
 
 
 def wait_until_drawn(page: Page) -> None:

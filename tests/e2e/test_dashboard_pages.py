@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.e2e.conftest import Watch, log_in
-from tests.e2e.dashboard_server import Dashboard
+from tests.e2e.dashboard_server import Dashboard, Worker
 
 
 def test_a_wrong_password_is_refused_and_the_right_one_leads_to_the_projects(
@@ -131,3 +131,67 @@ def test_the_parts_of_a_job_without_curves_and_files_stand_in_line(
     assert tops[0] == tops[1]
     files = page.get_by_text("Checkpoints and other files are listed here")
     expect(files).to_have_css("padding-left", re.compile(r"^1\d"))
+
+
+def test_a_job_is_deleted_after_a_question_that_says_what_goes(
+    page: Page, dashboard: Dashboard
+) -> None:
+    project_id = dashboard.project("Deleted here")
+    unstarted = dashboard.job(project_id, "never started")
+    job_id = dashboard.job(project_id, "no longer wanted", started=True)
+    page.goto(f"/jobs/{job_id}")
+    delete = page.get_by_role("button", name="Delete")
+    expect(page.locator("[data-badge]")).to_have_text("Queued")
+    expect(delete).to_be_hidden()
+    worker = Worker(dashboard, job_id)
+    worker.starts()
+    worker.ends("failed", error={"kind": "nan_loss", "message": "NaN", "hint": "Less"})
+    expect(page.locator("[data-badge]")).to_have_text("Failed")
+    delete.click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("Delete no longer wanted?")
+    expect(dialog).to_contain_text("checkpoints, artifacts, exports, curves, log and history go")
+    expect(dialog.get_by_role("button", name="Keep it")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(dialog).to_be_hidden()
+    expect(delete).to_be_focused()
+    delete.click()
+    dialog.get_by_role("button", name="Delete the job").click()
+    expect(page).to_have_url(re.compile(rf"/projects/{project_id}$"))
+    expect(page.get_by_text("no longer wanted: Deleted.")).to_be_visible()
+    expect(page.locator("#experiments tbody tr")).to_have_count(1)
+    page.goto(f"/jobs/{unstarted}")
+    delete.click()
+    expect(dialog).to_contain_text("It was never started")
+    dialog.get_by_role("button", name="Delete the job").click()
+    expect(page.get_by_text("No experiment yet")).to_be_visible()
+
+
+def test_jobs_are_deleted_in_the_table_and_the_keyboard_keeps_its_place(
+    page: Page, dashboard: Dashboard
+) -> None:
+    project_id = dashboard.project("Deleted there")
+    for name in ("one", "two", "three"):
+        dashboard.cancel(dashboard.job(project_id, name))
+    page.goto(f"/projects/{project_id}")
+    rows = page.locator("#experiments tbody tr")
+    for left, name, next_one in ((2, "two", "one"), (1, "one", "three")):
+        page.get_by_role("button", name=f"Delete {name}").press("Enter")
+        page.get_by_role("button", name="Delete the job").press("Enter")
+        expect(rows).to_have_count(left)
+        expect(page.get_by_role("heading", name="Experiments")).to_have_text(f"Experiments {left}")
+        expect(page.get_by_role("link", name=next_one, exact=True)).to_be_focused()
+    page.get_by_role("button", name="Delete three").click()
+    page.get_by_role("button", name="Delete the job").click()
+    expect(page.get_by_text("No experiment yet")).to_be_visible()
+    expect(page.get_by_text("three: Deleted.")).to_be_visible()
+
+
+def test_a_job_that_comes_while_one_looks_is_counted(page: Page, dashboard: Dashboard) -> None:
+    project_id = dashboard.project("Counted")
+    dashboard.job(project_id, "first")
+    page.goto(f"/projects/{project_id}")
+    expect(page.locator("#live")).to_have_text("Live")
+    dashboard.job(project_id, "second")
+    expect(page.locator("#experiments tbody tr")).to_have_count(2)
+    expect(page.get_by_role("heading", name="Experiments")).to_have_text("Experiments 2")

@@ -6,9 +6,12 @@ import re
 
 from playwright.sync_api import Page, expect
 
-from tests.e2e.conftest import Watch
-from tests.e2e.dashboard_server import Dashboard, Worker
+from tests.e2e.conftest import Watch, log_in
+from tests.e2e.dashboard_server import PASSWORD, Dashboard, Worker
 from tests.e2e.test_new_job_form import made, open_form, picture
+from webapp.extensions import db
+from webapp.models import Project, Role
+from webapp.services import accounts, projects
 
 
 def test_the_form_asks_for_anothers_place_and_says_who_may(
@@ -60,3 +63,28 @@ def test_both_jobs_tell_who_makes_place_for_whom(page: Page, dashboard: Dashboar
         expect(page.locator("[data-panel=attempts]")).to_contain_text("Preempted")
         picture(page, "job-displaced")
     dashboard.cancel(urgent)
+
+
+def editor(dashboard: Dashboard, project_id: int, email: str) -> None:
+    """Let another person be an editor of a project."""
+    with dashboard.app.app_context():
+        accounts.create_user(email=email, password=PASSWORD, name="Eve")
+        project = db.session.get_one(Project, project_id)
+        projects.add_member(project, email=email, role=Role.EDITOR)
+
+
+def test_who_may_not_let_a_job_take_anothers_place_has_copies_that_do_not(
+    visitor: Page, dashboard: Dashboard
+) -> None:
+    project_id = dashboard.project("Urgent copies")
+    urgent = dashboard.job(project_id, "urgent", priority=9, preempt=True)
+    editor(dashboard, project_id, "eve@example.org")
+    log_in(visitor, email="eve@example.org")
+    visitor.goto(f"/jobs/{urgent}")
+    visitor.get_by_role("button", name="Clone").click()
+    expect(visitor.get_by_role("heading", name="urgent (copy)")).to_be_visible()
+    expect(visitor.get_by_text("only an owner of the project may allow that")).to_be_visible()
+    expect(visitor.locator("[data-panel=history]")).to_contain_text(f"cloned from job {urgent}")
+    expect(visitor.locator("[data-panel=facts]")).not_to_contain_text("may take the place")
+    visitor.goto(f"/projects/{project_id}/jobs/new?from={urgent}")
+    expect(visitor.get_by_text("that is for owners of the project")).to_be_visible()

@@ -479,6 +479,23 @@ def test_only_owners_let_jobs_take_others_places(api: Api, ada: Person) -> None:
     urgent = ada.job(1, 1, priority=8, preempt=True)
     assert eve.patch(f"{JOBS}/{urgent['id']}", {"priority": 9}).status_code == 403
     assert eve.patch(f"{JOBS}/{urgent['id']}", {"notes": "hm"}).status_code == 200
-    assert eve.post(f"{JOBS}/{urgent['id']}/clone", {}).status_code == 403
+    wanted = {"overrides": {"preempt": True}}
+    assert eve.post(f"{JOBS}/{urgent['id']}/clone", wanted).status_code == 403
     dropped = eve.patch(f"{JOBS}/{urgent['id']}", {"preempt": False})
     assert dropped.json["preempt"] is False
+
+
+def test_a_clone_by_who_may_not_give_it_takes_nobodys_place_and_its_history_says_so(
+    api: Api, ada: Person
+) -> None:
+    eve = member(api, ada, "editor")
+    urgent = ada.job(1, 1, priority=8, preempt=True)
+    copy = eve.post(f"{JOBS}/{urgent['id']}/clone", {}).json
+    assert (copy["preempt"], copy["priority"]) == (False, 8)
+    first = eve.get(f"{JOBS}/{copy['id']}/history").json["items"][0]["reason"]
+    assert first.startswith(f"cloned from job {urgent['id']}; it takes nobody's place")
+    assert first.endswith("needs the role owner")
+    whole = ada.post(f"{JOBS}/{urgent['id']}/clone", {}).json
+    assert whole["preempt"] is True
+    history = ada.get(f"{JOBS}/{whole['id']}/history").json["items"]
+    assert history[0]["reason"] == f"cloned from job {urgent['id']}"

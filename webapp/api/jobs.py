@@ -91,7 +91,10 @@ def resume(path: JobPath) -> Answer:
 
 @blueprint.post("/<id:job_id>/clone", responses={201: JobOut, **problems(403)})
 def clone(path: JobPath, body: CloneBody) -> Answer:
-    """Describe a new job like this one, but for what is overridden"""
+    """Describe a new job like this one, but for what is overridden
+
+    Where this one has `preempt` and you may not give it, the copy is without.
+    """
     job = _fetch(path, Role.EDITOR)
     copy = job_creation.clone(job, body.overrides, user=current_user(), actor=actor())
     return _view(copy), 201

@@ -18,14 +18,14 @@ from webapp.services.catalog import similar_models
 from webapp.services.errors import Invalid, NotFound
 from webapp.services.job_request import JobRequest
 from webapp.services.job_source import check_source, source_of
-from webapp.services.jobs import get_job, require_preemption
+from webapp.services.jobs import get_job, may_preempt, require_preemption
 from webapp.services.projects import get_project
 
 Errors = dict[str, list[str]]
 
 
-def create(request: JobRequest, *, user: User, actor: str) -> Job:
-    """Create a pending job and commit.
+def create(request: JobRequest, *, user: User, actor: str, reason: str = "created") -> Job:
+    """Create a pending job and commit; ``reason`` is the first line of its history.
 
     Raises NotFound and Forbidden for the project and for `preempt`, Invalid naming every field
     that is wrong.
@@ -54,7 +54,7 @@ def create(request: JobRequest, *, user: User, actor: str) -> Job:
     )
     db.session.add(job)
     db.session.flush()
-    lifecycle.record_created(db.session(), job, actor=actor)
+    lifecycle.record_created(db.session(), job, actor=actor, reason=reason)
     db.session.commit()
     return job
 
@@ -62,9 +62,15 @@ def create(request: JobRequest, *, user: User, actor: str) -> Job:
 def clone(job: Job, overrides: dict[str, Any], *, user: User, actor: str) -> Job:
     """Create a pending job like another, but for what ``overrides`` says.
 
-    Raises Invalid with fields named 'overrides.epochs'.
+    Of a job that may take others' places, the copy of somebody who may not give that right is
+    without it. Raises Invalid with fields named 'overrides.epochs'.
     """
     wanted = as_request(job)
+    reason = f"cloned from job {job.id}"
+    not_asked = job.preempt and "preempt" not in overrides
+    if not_asked and not may_preempt(job.project_id, user=user):
+        wanted["preempt"] = False
+        reason += f"; it takes nobody's place (`preempt`): that needs the role {Role.OWNER}"
     if "dataset_id" in overrides:
         wanted |= {"dataset_path": None, "dataset_format": None}
     elif "dataset_path" in overrides:
@@ -74,7 +80,7 @@ def clone(job: Job, overrides: dict[str, Any], *, user: User, actor: str) -> Job
     except ValidationError as error:
         raise Invalid(field_errors(error, prefix="overrides")) from None
     try:
-        return create(request, user=user, actor=actor)
+        return create(request, user=user, actor=actor, reason=reason)
     except Invalid as error:
         raise Invalid(
             {f"overrides.{name}": texts for name, texts in error.errors.items()}

@@ -74,13 +74,19 @@ def list_jobs(
     return paginate(db.session(), query, keys=_sort_keys(sort), limit=limit, cursor=cursor)
 
 
-def require_preemption(project_id: int, *, user: User) -> None:
-    """Raise Forbidden where a person may not have a project's jobs take others' places.
+def may_preempt(project_id: int, *, user: User) -> bool:
+    """Tell whether a person may have a project's jobs take others' places.
 
     What runs may be somebody else's work, so an owner answers for it.
     """
     role = role_in(project_id, user=user)
-    if role is None or not role.allows(Role.OWNER):
+    return role is not None and role.allows(Role.OWNER)
+
+
+def require_preemption(project_id: int, *, user: User) -> None:
+    """Raise Forbidden where a person may not have a project's jobs take others' places."""
+    if not may_preempt(project_id, user=user):
+        role = role_in(project_id, user=user)
         raise Forbidden(
             f"You are {role} of project {project_id}; a job that may take another's place "
             f"(`preempt`) needs the role {Role.OWNER}"

@@ -108,7 +108,7 @@ def transition(
     return True
 
 
-def record_created(session: Session, job: Job, *, actor: str) -> None:
+def record_created(session: Session, job: Job, *, actor: str, reason: str) -> None:
     """Write the first line of a new job's history. The caller has flushed and commits."""
     event_log.lock_order(session)
     session.add(
@@ -119,7 +119,7 @@ def record_created(session: Session, job: Job, *, actor: str) -> None:
             status=JobStatus.PENDING,
             time=job.created_at,
             actor=actor,
-            reason="created",
+            reason=reason,
         )
     )
     event_log.append(

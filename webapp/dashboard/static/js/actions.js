@@ -1,8 +1,9 @@
-// The buttons of a job: start, cancel, resume, clone. A button is disabled while its request runs.
+// The buttons of a job: start, cancel, resume, clone, delete. A button is disabled while its request runs.
 
 import { json } from "./api.js";
 import { keepFocus } from "./focus.js";
-import { toast } from "./toast.js";
+import { bytes } from "./format.js";
+import { toast, toastNext } from "./toast.js";
 
 const jobs = (id) => `/api/v1/training/jobs/${id}`;
 
@@ -15,9 +16,8 @@ const ACTIONS = {
     await json("POST", `${jobs(id)}/resume`);
     return "Queued again; it goes on from its last checkpoint.";
   },
-  async clone(id) {
-    const copy = await json("POST", `${jobs(id)}/clone`, {});
-    location.assign(`/jobs/${copy.id}`);
+  async clone(id, holder) {
+    goToCopy(await json("POST", `${jobs(id)}/clone`, {}), holder);
     return "";
   },
   // What ran out of memory, as a new job with half the batch.
@@ -25,7 +25,7 @@ const ACTIONS = {
     const overrides = { batch_size: Number(button.dataset.batchSize) };
     const copy = await json("POST", `${jobs(id)}/clone`, { overrides });
     await json("POST", `${jobs(copy.id)}/start`);
-    location.assign(`/jobs/${copy.id}`);
+    goToCopy(copy, holder);
     return "";
   },
   async cancel(id, holder) {
@@ -34,23 +34,46 @@ const ACTIONS = {
     await json("POST", `${jobs(id)}/cancel`, { mode });
     return mode === "after_epoch" ? "It stops after this epoch." : "Cancelling.";
   },
+  async delete(id, holder) {
+    if (!(await askWhetherToDelete(id, holder))) return "";
+    await json("DELETE", jobs(id));
+    document.dispatchEvent(new CustomEvent("job-deleted", { detail: holder }));
+    return "";
+  },
 };
 
+// The copy is pending on its own page. Who may not let a job take another's place has a copy that
+// does not.
+function goToCopy(copy, holder) {
+  if ("preempt" in holder.dataset && !copy.preempt) {
+    toastNext("The copy takes no other job's place: only an owner of the project may allow that.");
+  }
+  location.assign(`/jobs/${copy.id}`);
+}
+
 // Resolves to the chosen mode, or null where the person thought better of it.
-function askHow(holder) {
+async function askHow(holder) {
   const dialog = document.getElementById("cancel-dialog");
+  const sure = await confirmed(dialog, holder);
+  return sure ? dialog.querySelector("input[name=mode]:checked").value : null;
+}
+
+async function askWhetherToDelete(id, holder) {
+  const dialog = document.getElementById("delete-dialog");
+  const job = await json("GET", jobs(id));
+  dialog.querySelector("[data-begun]").hidden = job.attempt === 0;
+  dialog.querySelector("[data-never-begun]").hidden = job.attempt > 0;
+  dialog.querySelector("[data-job-size]").textContent = job.output_bytes ? ` (${bytes(job.output_bytes)})` : "";
+  return confirmed(dialog, holder);
+}
+
+// Resolves to whether the person went through with what a dialog asks about a job.
+function confirmed(dialog, holder) {
   dialog.querySelector("[data-job-name]").textContent = holder.dataset.name;
   dialog.returnValue = "";
   dialog.showModal();
   return new Promise((resolve) => {
-    dialog.addEventListener(
-      "close",
-      () => {
-        const chosen = dialog.querySelector("input[name=mode]:checked");
-        resolve(dialog.returnValue === "confirm" ? chosen.value : null);
-      },
-      { once: true },
-    );
+    dialog.addEventListener("close", () => resolve(dialog.returnValue === "confirm"), { once: true });
   });
 }
 

@@ -2,7 +2,7 @@
 
 import { json } from "./api.js";
 import { ago } from "./format.js";
-import { toast } from "./toast.js";
+import { showNext, toast } from "./toast.js";
 
 export function updateTimes(root = document) {
   const now = Date.now();
@@ -26,6 +26,7 @@ async function logOut(button) {
 document.getElementById("logout").addEventListener("click", (event) => logOut(event.currentTarget));
 setInterval(updateTimes, 5000);
 updateTimes();
+showNext();
 
 // A click that comes before a page's scripts would be lost, or would send a form as an address.
 // This event comes when all of them have run.

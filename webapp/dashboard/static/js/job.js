@@ -8,7 +8,7 @@ import { LoadCharts } from "./load.js";
 import { Log } from "./log.js";
 import { refreshPanel } from "./panel.js";
 import { follow, showLive } from "./stream.js";
-import { toast } from "./toast.js";
+import { toast, toastNext } from "./toast.js";
 
 const QUEUED_MS = 5000;
 const PANELS = ["attempts", "history", "artifacts"];
@@ -119,4 +119,9 @@ document.addEventListener("job-changed", () => {
   refresh().then(() => {
     if (!ended()) stream.open();
   }, report);
+});
+
+document.addEventListener("job-deleted", () => {
+  toastNext(`${holder.dataset.name}: Deleted.`);
+  location.assign(holder.dataset.projectPage);
 });

@@ -5,14 +5,19 @@ import "./actions.js";
 import { updateTimes } from "./common.js";
 import { showJob, showMetrics, showProgress, showStatus, showWaiting } from "./job-view.js";
 import { follow, showLive } from "./stream.js";
-import { toast } from "./toast.js";
+import { toast, toastNext } from "./toast.js";
 
 const table = document.getElementById("experiments");
 const rows = table.querySelector("tbody");
+const total = document.getElementById("total");
 const QUEUED_MS = 5000;
 const pending = new Map(); // job -> timer: one look at the API for several events
 
 const asked = new Map(); // job -> how often the API was asked for it
+
+function count(change) {
+  total.textContent = String(Number(total.textContent) + change);
+}
 
 const row = (id) => rows.querySelector(`[data-job="${id}"]`);
 
@@ -42,6 +47,7 @@ async function insert(id) {
   else rows.prepend(template.content);
   table.hidden = false;
   document.getElementById("empty")?.remove();
+  count(1);
   updateTimes(rows);
 }
 
@@ -88,3 +94,17 @@ async function lookAtQueued() {
 
 setInterval(() => lookAtQueued().catch(() => {}), QUEUED_MS); // the next look may succeed
 document.addEventListener("job-changed", (event) => later(event.detail, refresh));
+
+document.addEventListener("job-deleted", ({ detail: gone }) => {
+  const told = `${gone.dataset.name}: Deleted.`;
+  const neighbour = gone.nextElementSibling ?? gone.previousElementSibling;
+  if (!neighbour) {
+    toastNext(told);
+    location.assign(table.dataset.first);
+    return;
+  }
+  toast(told);
+  gone.remove();
+  neighbour.querySelector("a[href]").focus(); // the keyboard keeps its place
+  count(-1);
+});

@@ -2,6 +2,19 @@
 
 const SHOWN_MS = 5000;
 
+const NEXT = "modelyard-toast"; // in the browser's tab: what the next page is to say
+
+// Says something on the page that is gone to.
+export function toastNext(message) {
+  sessionStorage.setItem(NEXT, message);
+}
+
+export function showNext() {
+  const message = sessionStorage.getItem(NEXT);
+  sessionStorage.removeItem(NEXT);
+  if (message) toast(message);
+}
+
 export function toast(message, { error = false } = {}) {
   const region = document.getElementById(error ? "toasts-errors" : "toasts-notes");
   const box = document.createElement("div");
