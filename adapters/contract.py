@@ -284,7 +284,14 @@ class Result:
     last_checkpoint_path: str | None = None
 
     def to_json(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+        """Return it as JSON takes it: a number that is none, as a loss may be, is left out."""
+        fields = dataclasses.asdict(self)
+        if self.best is not None and not math.isfinite(self.best.value):
+            fields["best"] = None
+        for name in ("accuracy", "loss"):
+            if fields[name] is not None and not math.isfinite(fields[name]):
+                fields[name] = None
+        return fields
 
 
 class Reporter(Protocol):

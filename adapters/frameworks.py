@@ -48,6 +48,7 @@ class FrameworkInfo:
     optimizers: tuple[str, ...]  # the first is the default
     hyperparameters: type[BaseModel]
     image_size_step: int = 1  # an image's side must be a multiple of it
+    largest_learning_rate: float = 10.0
     multi_label: bool = False  # image classification: whether an image may have several classes
     adapter: str = ""  # 'module:class'; of a plug-in, its entry point says it
     library: str = ""  # the module that must be importable; empty: the plug-in alone
@@ -98,6 +99,7 @@ _ULTRALYTICS = FrameworkInfo(
     optimizers=ultralytics_schema.OPTIMIZERS,
     hyperparameters=ultralytics_schema.UltralyticsHyperparameters,
     image_size_step=ultralytics_schema.IMAGE_SIZE_STEP,
+    largest_learning_rate=ultralytics_schema.LARGEST_LEARNING_RATE,
     adapter="adapters.ultralytics_adapter:UltralyticsAdapter",
     library="ultralytics",
     distributions=("ultralytics", "ultralytics-opencv-headless"),

@@ -22,6 +22,7 @@ from adapters.machine import (
     torch_device,
 )
 from adapters.ranks import Rank
+from adapters.schemas.fields import tasks_of
 from adapters.schemas.huggingface import (
     DEFAULT_OPTIMIZER,
     OPTIMIZERS,
@@ -173,13 +174,14 @@ def _hyperparameters(job: TrainingJob) -> HuggingFaceHyperparameters:
 
 def _check_for_task(job: TrainingJob, hp: HuggingFaceHyperparameters, content: Content) -> None:
     """Refuse what would be passed over in silence."""
-    if job.task_type == TaskType.OBJECT_DETECTION:
-        for name in ("label_smoothing", "class_weights", "rotation", "random_erasing"):
-            if getattr(hp, name) not in (0.0, "none"):
-                raise _unsupported(
-                    f"hyperparameter '{name}' has no meaning for object detection",
-                    hint="Leave it out.",
-                )
+    for name, field in type(hp).model_fields.items():
+        tasks = tasks_of(field)
+        if tasks and job.task_type not in tasks and getattr(hp, name) != field.default:
+            raise _unsupported(
+                f"hyperparameter '{name}' means nothing for {job.task_type}; it is for "
+                f"{', '.join(tasks)}",
+                hint="Leave it out.",
+            )
     weights = hp.class_weights
     if isinstance(weights, list) and len(weights) != len(content.classes):
         raise _unsupported(

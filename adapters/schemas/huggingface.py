@@ -6,7 +6,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from adapters.schemas.fields import number
+from adapters.contract import TaskType
+from adapters.schemas.fields import for_tasks, number
 
 # Those of the Trainer that need no further package.
 OPTIMIZERS = ("adamw", "sgd", "adafactor", "rmsprop", "adagrad")
@@ -15,6 +16,11 @@ DEFAULT_OPTIMIZER = "adamw"
 Scheduler = Literal[
     "cosine", "linear", "polynomial", "constant", "inverse_sqrt", "warmup_stable_decay"
 ]
+
+ClassWeight = Annotated[float, Field(ge=0.0, le=1e6, allow_inf_nan=False)]
+
+_CLASSES = (TaskType.IMAGE_CLASSIFICATION,)
+_NOT_DETECTION = (*_CLASSES, TaskType.SEMANTIC_SEGMENTATION)
 
 
 class HuggingFaceHyperparameters(BaseModel):
@@ -64,14 +70,14 @@ class HuggingFaceHyperparameters(BaseModel):
 
     # Loss
     label_smoothing: float = number(
-        0.0, 0.0, 0.9, "Share of the target spread over all classes; not for detection."
+        0.0, 0.0, 0.9, "Share of the target spread over all classes.", _NOT_DETECTION
     )
-    class_weights: Literal["none", "balanced"] | list[Annotated[float, Field(ge=0, le=1e6)]] = (
-        Field(
-            "none",
-            description="Weight of each class in the loss: 'balanced' weighs rare ones more, or a "
-            "list in the order of the classes. Not for detection.",
-        )
+    class_weights: Literal["none", "balanced"] | list[ClassWeight] = Field(
+        "none",
+        description="Weight of each class in the loss: 'balanced' weighs rare ones more, or a "
+        "list in the order of the classes.",
+        max_length=100_000,
+        json_schema_extra=for_tasks(_NOT_DETECTION),
     )
 
     # Model
@@ -97,13 +103,17 @@ class HuggingFaceHyperparameters(BaseModel):
     )
     vflip: float = number(0.0, 0.0, 1.0, "Probability of an image upside down.")
     rotation: float = number(
-        0.0, 0.0, 45.0, "Largest random turn in degrees; not for detection, whose boxes would grow."
+        0.0,
+        0.0,
+        45.0,
+        "Largest random turn in degrees; of boxes there is none: they would grow.",
+        _NOT_DETECTION,
     )
     color_jitter: float = number(
         0.2, 0.0, 1.0, "Random change of brightness, contrast and saturation."
     )
     random_erasing: float = number(
-        0.0, 0.0, 1.0, "Probability of a random erased rectangle; classification only."
+        0.0, 0.0, 1.0, "Probability of a random erased rectangle.", _CLASSES
     )
     augment: bool = Field(True, description="Off: images are only resized, all alike.")
 
@@ -121,7 +131,9 @@ class HuggingFaceHyperparameters(BaseModel):
     )
 
     @model_validator(mode="after")
-    def _freezing_leaves_no_layers_to_decay(self) -> Self:
+    def _goes_together(self) -> Self:
         if self.freeze_backbone and self.layer_decay is not None:
             raise ValueError("layer_decay has no effect with freeze_backbone; set one of the two")
+        if isinstance(self.class_weights, list) and not any(self.class_weights):
+            raise ValueError("class_weights are all 0: nothing would be learnt")
         return self

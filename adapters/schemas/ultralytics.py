@@ -8,10 +8,12 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from adapters.contract import TaskType
+from adapters.schemas.fields import for_tasks, number, tasks_of
 
 OPTIMIZERS = ("adamw", "sgd", "adam", "adamax", "nadam", "radam", "rmsprop", "musgd", "auto")
 DEFAULT_OPTIMIZER = "adamw"
 IMAGE_SIZE_STEP = 32  # the coarsest stride of the models
+LARGEST_LEARNING_RATE = 1.0  # of the library's own check
 
 
 _BOXES = (
@@ -33,24 +35,11 @@ _CLASSES = (TaskType.IMAGE_CLASSIFICATION,)
 
 # RT-DETR has losses of its own, with fixed weights, and no suppression of overlaps.
 _NOT_RTDETR = ("box", "cls", "dfl", "cls_pw", "iou")
-_TASKS = "task_types"  # in the JSON schema of a field that not every task has
 
 
 def _field(default: Any, description: str, tasks: tuple[TaskType, ...] = (), **bounds: Any) -> Any:
     """Return a field; ``tasks`` are those that have it, all where there are none."""
-    extra: Any = {_TASKS: [str(task) for task in tasks]} if tasks else None
-    return Field(default, description=description, json_schema_extra=extra, **bounds)
-
-
-def _number(
-    default: float | None,
-    low: float,
-    high: float,
-    description: str,
-    tasks: tuple[TaskType, ...] = (),
-) -> Any:
-    """Return a field of a finite number between two bounds, both allowed."""
-    return _field(default, description, tasks, ge=low, le=high, allow_inf_nan=False)
+    return Field(default, description=description, json_schema_extra=for_tasks(tasks), **bounds)
 
 
 class UltralyticsHyperparameters(BaseModel):
@@ -79,13 +68,13 @@ class UltralyticsHyperparameters(BaseModel):
     )
 
     # Optimizer and schedule
-    lrf: float = _number(0.01, 0.0, 1.0, "Last learning rate as a share of the first.")
-    momentum: float = _number(0.937, 0.0, 0.999, "Momentum of SGD, first beta of the Adam family.")
-    weight_decay: float = _number(0.0005, 0.0, 1.0, "Weight decay; biases and norms are left out.")
+    lrf: float = number(0.01, 0.0, 1.0, "Last learning rate as a share of the first.")
+    momentum: float = number(0.937, 0.0, 0.999, "Momentum of SGD, first beta of the Adam family.")
+    weight_decay: float = number(0.0005, 0.0, 1.0, "Weight decay; biases and norms are left out.")
     cos_lr: bool = Field(False, description="A cosine course of the learning rate, not a line.")
-    warmup_epochs: float = _number(3.0, 0.0, 100.0, "Epochs of linear warm-up.")
-    warmup_momentum: float = _number(0.8, 0.0, 0.999, "Momentum that the warm-up begins with.")
-    warmup_bias_lr: float | None = _number(
+    warmup_epochs: float = number(3.0, 0.0, 100.0, "Epochs of linear warm-up.")
+    warmup_momentum: float = number(0.8, 0.0, 0.999, "Momentum that the warm-up begins with.")
+    warmup_bias_lr: float | None = number(
         None,
         0.0,
         1.0,
@@ -101,22 +90,22 @@ class UltralyticsHyperparameters(BaseModel):
     )
 
     # Loss
-    box: float = _number(7.5, 0.0, 100.0, "Weight of the box loss.", _BOXES)
-    cls: float = _number(0.5, 0.0, 100.0, "Weight of the class loss.", _BOXES)
-    dfl: float = _number(1.5, 0.0, 100.0, "Weight of the distribution focal (or L1) loss.", _BOXES)
-    cls_pw: float = _number(
+    box: float = number(7.5, 0.0, 100.0, "Weight of the box loss.", _BOXES)
+    cls: float = number(0.5, 0.0, 100.0, "Weight of the class loss.", _BOXES)
+    dfl: float = number(1.5, 0.0, 100.0, "Weight of the distribution focal (or L1) loss.", _BOXES)
+    cls_pw: float = number(
         0.0,
         0.0,
         1.0,
         "Class weights: power of the inverse class frequency that lifts rare classes; 0 is off.",
         _PLACES,
     )
-    pose: float = _number(12.0, 0.0, 100.0, "Weight of the keypoints' loss.", _POSE)
-    kobj: float = _number(1.0, 0.0, 100.0, "Weight of the loss of keypoints' visibility.", _POSE)
-    rle: float = _number(
+    pose: float = number(12.0, 0.0, 100.0, "Weight of the keypoints' loss.", _POSE)
+    kobj: float = number(1.0, 0.0, 100.0, "Weight of the loss of keypoints' visibility.", _POSE)
+    rle: float = number(
         1.0, 0.0, 100.0, "Weight of the likelihood loss of YOLO26's keypoints.", _POSE
     )
-    angle: float = _number(1.0, 0.0, 100.0, "Weight of the angle's loss.", _ORIENTED)
+    angle: float = number(1.0, 0.0, 100.0, "Weight of the angle's loss.", _ORIENTED)
     overlap_mask: bool = _field(
         True, "Put the masks of an image into one, the smaller over the larger.", _MASKS
     )
@@ -129,52 +118,50 @@ class UltralyticsHyperparameters(BaseModel):
         0, description="First layers that are not trained; useful with pretrained weights."
     )
     single_cls: bool = _field(False, "Take all classes for one: find things only.", _BOXES)
-    dropout: float = _number(
+    dropout: float = number(
         0.0, 0.0, 0.99, "Share of features dropped before the last layer.", _CLASSES
     )
 
     # Augmentation. Nothing that changes what an image means is on unless asked for: a mirrored
     # digit, letter or X-ray is another one. For photographs fliplr 0.5 is what Ultralytics uses.
-    hsv_h: float = _number(0.015, 0.0, 1.0, "Largest random change of the hue.")
-    hsv_s: float = _number(0.7, 0.0, 1.0, "Largest random change of the saturation.")
-    hsv_v: float = _number(0.4, 0.0, 1.0, "Largest random change of the brightness.")
-    degrees: float = _number(0.0, 0.0, 180.0, "Largest rotation, either way, in degrees.", _PLACES)
-    translate: float = _number(
+    hsv_h: float = number(0.015, 0.0, 1.0, "Largest random change of the hue.")
+    hsv_s: float = number(0.7, 0.0, 1.0, "Largest random change of the saturation.")
+    hsv_v: float = number(0.4, 0.0, 1.0, "Largest random change of the brightness.")
+    degrees: float = number(0.0, 0.0, 180.0, "Largest rotation, either way, in degrees.", _PLACES)
+    translate: float = number(
         0.1, 0.0, 1.0, "Largest shift as a share of the image's side.", _PLACES
     )
-    scale: float = _number(
+    scale: float = number(
         0.5,
         0.0,
         0.99,
         "Largest change of size, either way, as a share; for classification 1 less the smallest "
         "area that is cut out.",
     )
-    shear: float = _number(0.0, 0.0, 90.0, "Largest shear, either way, in degrees.", _PLACES)
-    perspective: float = _number(0.0, 0.0, 0.001, "Largest change of perspective.", _PLACES)
-    flipud: float = _number(0.0, 0.0, 1.0, "Probability of an image upside down.")
-    fliplr: float = _number(
+    shear: float = number(0.0, 0.0, 90.0, "Largest shear, either way, in degrees.", _PLACES)
+    perspective: float = number(0.0, 0.0, 0.001, "Largest change of perspective.", _PLACES)
+    flipud: float = number(0.0, 0.0, 1.0, "Probability of an image upside down.")
+    fliplr: float = number(
         0.0, 0.0, 1.0, "Probability of a mirror image; 0.5 suits photographs, 0 digits and text."
     )
-    bgr: float = _number(0.0, 0.0, 1.0, "Probability of red and blue changing places.", _PLACES)
-    mosaic: float = _number(
+    bgr: float = number(0.0, 0.0, 1.0, "Probability of red and blue changing places.", _PLACES)
+    mosaic: float = number(
         1.0, 0.0, 1.0, "Probability of four images put together as one.", _PLACES
     )
     close_mosaic: Annotated[int, Field(ge=0, le=10000)] = _field(
         10, "Last epochs that go without mosaic, mixup, cutmix and copy_paste.", _PLACES
     )
-    mixup: float = _number(
-        0.0, 0.0, 1.0, "Probability of two images laid over each other.", _PLACES
-    )
-    cutmix: float = _number(
+    mixup: float = number(0.0, 0.0, 1.0, "Probability of two images laid over each other.", _PLACES)
+    cutmix: float = number(
         0.0, 0.0, 1.0, "Probability of a part taken from another image.", _PLACES
     )
-    copy_paste: float = _number(
+    copy_paste: float = number(
         0.0, 0.0, 1.0, "Share of an image's objects that are copied into it.", _OUTLINES
     )
     copy_paste_mode: Literal["flip", "mixup"] = _field(
         "flip", "What copies come from: the mirrored image or another one.", _OUTLINES
     )
-    multi_scale: float = _number(
+    multi_scale: float = number(
         0.0,
         0.0,
         0.5,
@@ -184,10 +171,10 @@ class UltralyticsHyperparameters(BaseModel):
     auto_augment: Literal["randaugment", "autoaugment", "augmix", "none"] = _field(
         "randaugment", "Policy of augmentation; with 'none' hsv_h, hsv_s and hsv_v count.", _CLASSES
     )
-    erasing: float = _number(0.4, 0.0, 0.9, "Probability of a part being erased.", _CLASSES)
+    erasing: float = number(0.4, 0.0, 0.9, "Probability of a part being erased.", _CLASSES)
 
     # Validation
-    iou: float = _number(
+    iou: float = number(
         0.7, 0.01, 1.0, "Overlap from which two boxes of a class are one thing.", _BOXES
     )
     max_det: Annotated[int, Field(ge=1, le=10000)] = _field(300, "Most boxes of an image.", _BOXES)
@@ -220,8 +207,7 @@ def out_of_place(
 ) -> Iterator[str]:
     """Yield a sentence for every hyperparameter that was set and means nothing to a job's model."""
     for name in sorted(options.model_fields_set):
-        extra: Any = UltralyticsHyperparameters.model_fields[name].json_schema_extra
-        tasks = (extra or {}).get(_TASKS, ())
+        tasks = tasks_of(UltralyticsHyperparameters.model_fields[name])
         if tasks and str(task_type) not in tasks:
             yield f"'{name}' means nothing for {task_type}; it is for {', '.join(tasks)}"
         elif rtdetr and name in _NOT_RTDETR:

@@ -21,6 +21,7 @@ from adapters.ranks import devices_of
 from adapters.schemas.ultralytics import (
     DEFAULT_OPTIMIZER,
     IMAGE_SIZE_STEP,
+    LARGEST_LEARNING_RATE,
     OPTIMIZERS,
     UltralyticsHyperparameters,
     out_of_place,
@@ -90,8 +91,11 @@ def _check_numbers(job: TrainingJob) -> None:
         raise _unsupported(
             f"'{job.optimizer}' is no optimizer of Ultralytics; it has {', '.join(OPTIMIZERS)}"
         )
-    if not 0 < job.learning_rate <= 1:
-        raise _unsupported(f"learning_rate is {job.learning_rate}; it must be above 0, at most 1")
+    if not 0 < job.learning_rate <= LARGEST_LEARNING_RATE:
+        raise _unsupported(
+            f"learning_rate is {job.learning_rate}; it must be above 0, at most "
+            f"{LARGEST_LEARNING_RATE:g}"
+        )
     if image_size(job) % IMAGE_SIZE_STEP or image_size(job) < IMAGE_SIZE_STEP:
         raise _unsupported(
             f"image_size is {image_size(job)}; it must be a multiple of {IMAGE_SIZE_STEP}"

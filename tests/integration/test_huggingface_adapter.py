@@ -665,8 +665,13 @@ def test_what_the_library_cannot_do_is_told_before_it_trains(make: Make, job: Tr
     detection = make("rtdetr-test", DETECT, DatasetFormat.YOLO)
     assert "multiples of 32" in unsupported(changed(detection, image_size=72)).message
     assert (
-        "no meaning"
+        "'label_smoothing' means nothing for object_detection"
         in unsupported(changed(detection, hyperparameters={"label_smoothing": 0.1})).message
+    )
+    segmentation = make("segformer-test", SEGMENT, DatasetFormat.MASKS)
+    assert (
+        "'random_erasing' means nothing for semantic_segmentation; it is for image_classification"
+        in unsupported(changed(segmentation, hyperparameters={"random_erasing": 0.5})).message
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -9,9 +11,11 @@ import pytest
 
 from adapters import get_adapter, wire
 from adapters.contract import (
+    Best,
     ContractError,
     DatasetFormat,
     DeviceChoice,
+    Result,
     TaskType,
     TrainingJob,
     UnknownFramework,
@@ -56,6 +60,14 @@ def test_a_message_that_lacks_a_field_is_refused_by_the_fields_name() -> None:
     del message["model_name"]
     with pytest.raises(ContractError, match="lacks the field 'model_name'"):
         TrainingJob.from_message(message)
+
+
+def test_a_result_whose_loss_is_no_number_can_be_told() -> None:
+    best = Best(epoch=1, metric="map50", value=math.nan)
+    result = Result(epochs_completed=2, accuracy=0.5, loss=math.nan, best=best)
+    told = result.to_json()
+    assert (told["accuracy"], told["loss"], told["best"]) == (0.5, None, None)
+    json.dumps(told, allow_nan=False)
 
 
 def test_an_event_comes_out_as_it_went_in() -> None:

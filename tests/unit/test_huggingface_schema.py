@@ -39,6 +39,8 @@ def test_class_weights_are_a_word_or_a_number_a_class() -> None:
         ({"workers": 1000}, "workers"),
         ({"class_weights": [1.0, -1.0]}, "class_weights"),
         ({"class_weights": "rare"}, "class_weights"),
+        ({"class_weights": [float("nan"), 1.0]}, "class_weights"),
+        ({"class_weights": [0.0, 0.0]}, ""),
         ({"freeze_backbone": True, "layer_decay": 0.9}, ""),
     ],
 )
@@ -54,3 +56,15 @@ def test_what_is_unknown_or_out_of_range_is_refused_by_name(
 def test_every_hyperparameter_says_what_it_is() -> None:
     for name, field in HuggingFaceHyperparameters.model_fields.items():
         assert field.description, name
+
+
+def test_what_only_some_tasks_have_is_said_so_that_it_is_refused_before_a_worker_takes_it() -> None:
+    fields = HuggingFaceHyperparameters.model_json_schema()["properties"]
+    limited = {name: set(f["task_types"]) for name, f in fields.items() if "task_types" in f}
+    both = {"image_classification", "semantic_segmentation"}
+    assert limited == {
+        "label_smoothing": both,
+        "class_weights": both,
+        "rotation": both,
+        "random_erasing": {"image_classification"},
+    }

@@ -131,6 +131,9 @@ def test_a_folder_that_a_job_names_is_split_by_the_default_rule(ada: Person) -> 
         ({"zzzz": 1}, "zzzz", "see GET /api/v1/frameworks"),
         ({"mixup": -1}, "mixup", "greater than or equal to 0"),
         ({"scheduler": "magic"}, "scheduler", "cosine"),
+        ({"class_weights": "heavy"}, "class_weights", "'none' or 'balanced'"),
+        ({"class_weights": [1.0, 0.0]}, "class_weights", "0.001 (number 2 of the list)"),
+        ({"workers": "two"}, "workers", "valid integer"),
     ],
 )
 def test_a_wrong_hyperparameter_is_named_with_what_would_be_right(
@@ -138,8 +141,8 @@ def test_a_wrong_hyperparameter_is_named_with_what_would_be_right(
 ) -> None:
     answer = ask(ada, hyperparameters=hyperparameters)
     assert answer.status_code == 422
-    [message] = answer.json["errors"][f"hyperparameters.{field}"]
-    assert said in message
+    assert list(answer.json["errors"]) == [f"hyperparameters.{field}"]
+    assert said in " ".join(answer.json["errors"][f"hyperparameters.{field}"])
 
 
 def test_a_hyperparameter_that_only_other_tasks_have_is_refused(ada: Person) -> None:
@@ -150,6 +153,21 @@ def test_a_hyperparameter_that_only_other_tasks_have_is_refused(ada: Person) -> 
             "means nothing for object_detection; it is for oriented_detection"
         ]
     }
+
+
+def test_transformers_too_refuses_what_only_other_tasks_have(ada: Person) -> None:
+    detection = {**YOLO, "framework": "huggingface", "model_name": "detr-test"}
+    answer = ask(ada, **detection, hyperparameters={"random_erasing": 0.5, "class_weights": [1.0]})
+    assert answer.status_code == 422
+    assert set(answer.json["errors"]) == {
+        "hyperparameters.class_weights",
+        "hyperparameters.random_erasing",
+    }
+
+
+def test_a_learning_rate_that_a_framework_does_not_take_is_refused(ada: Person) -> None:
+    answer = ask(ada, **YOLO, learning_rate=5.0)
+    assert answer.json["errors"] == {"learning_rate": ["ultralytics takes at most 1"]}
 
 
 def test_the_accuracy_is_top1_or_without_one_the_mean_average_precision() -> None:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 from adapters import catalog, wire
 from adapters.contract import UnknownFramework
 from adapters.frameworks import FrameworkInfo, framework_info
+from adapters.schemas.fields import tasks_of
 from webapp.extensions import db
 from webapp.fields import field_errors
 from webapp.models import Job, Role, User
@@ -130,6 +131,8 @@ def _check_request(request: JobRequest) -> tuple[FrameworkInfo, dict[str, Any]]:
     if request.optimizer is not None and request.optimizer not in info.optimizers:
         known = ", ".join(info.optimizers)
         errors["optimizer"] = [f"{info.name} has no such optimizer; it has {known}"]
+    if request.learning_rate > info.largest_learning_rate:
+        errors["learning_rate"] = [f"{info.name} takes at most {info.largest_learning_rate:g}"]
     step = info.image_size_step
     if request.image_size is not None and request.image_size % step:
         errors["image_size"] = [f"{info.name} needs a multiple of {step}"]
@@ -146,15 +149,24 @@ def _check_request(request: JobRequest) -> tuple[FrameworkInfo, dict[str, Any]]:
 
 
 def _hyperparameter_errors(error: ValidationError, info: FrameworkInfo) -> Errors:
-    """Return messages by field, a name that is none with those that may have been meant."""
-    errors = field_errors(error, prefix="hyperparameters")
+    """Return messages by hyperparameter, a name that is none with those that may have been meant.
+
+    Of a value inside a list, or of one that may be of several kinds, too, the field is what bears
+    the name: so forms know where to show it.
+    """
+    errors: Errors = {}
     for item in error.errors(include_url=False, include_input=False, include_context=False):
-        if item["type"] != "extra_forbidden" or len(item["loc"]) != 1:
-            continue
-        name = str(item["loc"][0])
-        close = difflib.get_close_matches(name, info.hyperparameters.model_fields)
-        hint = f"did you mean {' or '.join(close)}?" if close else "see GET /api/v1/frameworks"
-        errors[f"hyperparameters.{name}"] = [f"{info.name} has no such hyperparameter; {hint}"]
+        name = ".".join(["hyperparameters", *map(str, item["loc"][:1])])
+        message = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "extra_forbidden":
+            close = difflib.get_close_matches(
+                str(item["loc"][0]), info.hyperparameters.model_fields
+            )
+            hint = f"did you mean {' or '.join(close)}?" if close else "see GET /api/v1/frameworks"
+            message = f"{info.name} has no such hyperparameter; {hint}"
+        elif places := [part + 1 for part in item["loc"] if isinstance(part, int)]:
+            message = f"{message} (number {places[-1]} of the list)"
+        errors.setdefault(name, []).append(message)
     return errors
 
 
@@ -162,10 +174,9 @@ def _of_other_tasks(checked: BaseModel, task_type: str) -> Errors:
     """Return messages for what was set and, as its schema says, only other tasks have."""
     errors: Errors = {}
     for name in sorted(checked.model_fields_set):
-        extra = type(checked).model_fields[name].json_schema_extra
-        tasks = extra.get("task_types") if isinstance(extra, dict) else None
-        if isinstance(tasks, list) and str(task_type) not in tasks:
-            able = ", ".join(str(task) for task in tasks)
+        tasks = tasks_of(type(checked).model_fields[name])
+        if tasks and str(task_type) not in tasks:
+            able = ", ".join(tasks)
             errors[f"hyperparameters.{name}"] = [f"means nothing for {task_type}; it is for {able}"]
     return errors
 
