@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from adapters.contract import DatasetFormat
+
 if TYPE_CHECKING:
     from adapters.data.content import Content
 
@@ -43,6 +45,8 @@ def begun_fingerprint(content: Content) -> Fingerprint:
     fingerprint.add(content.format, *content.classes)
     if content.keypoints is not None:
         fingerprint.add(str(content.keypoints))
+    if content.format == DatasetFormat.IMAGEFOLDER and content.multi_label:
+        fingerprint.add("multi_label")  # also where its labels.csv says what the folders would
     for path in content.other_annotations():
         with path.open("rb") as file:
             fingerprint.add(path, hashlib.file_digest(file, "sha256").hexdigest())

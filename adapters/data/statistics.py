@@ -101,6 +101,6 @@ def _histogram(values: Sequence[float] | np.ndarray[Any, Any]) -> dict[str, list
     if whole and high - low < _BINS:  # a bin a number
         edges = np.arange(low, high + 2)
     else:
-        edges = np.linspace(low, high, _BINS + 1) if high > low else np.array([low, low + 1])
+        edges = np.linspace(low, high, _BINS + 1) if high > low else np.array([low, high])
     counts, _ = np.histogram(numbers, bins=edges)
     return {"edges": [round(float(edge), 4) for edge in edges], "counts": counts.tolist()}

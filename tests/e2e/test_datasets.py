@@ -168,6 +168,22 @@ def test_findings_are_grouped_and_filtered(page: Page, dashboard: Dashboard) -> 
     expect(first).to_be_visible()
 
 
+def test_a_data_set_without_any_image_says_so(
+    page: Page, dashboard: Dashboard, tmp_path: Path
+) -> None:
+    project_id = dashboard.empty_project("Nothing in it")
+    with zipfile.ZipFile(tmp_path / "nothing.zip", "w") as file:
+        for name in ("train/cat/a.heic", "train/dog/a.heic"):
+            file.writestr(name, b"x")
+    page.goto(f"/projects/{project_id}/datasets")
+    page.get_by_label("Zip file").set_input_files(tmp_path / "nothing.zip")
+    page.get_by_role("button", name="Upload").click()
+    expect(page.locator(".badge")).to_have_text("Invalid")
+    expect(page.locator(".finding").first).to_contain_text("'train/cat' holds no image")
+    expect(page.get_by_text("The data set has no image.")).to_be_visible()
+    expect(page.locator("[data-preview-split]")).to_be_hidden()
+
+
 def test_annotations_are_drawn_and_can_be_hidden(page: Page, dashboard: Dashboard) -> None:
     project_id = dashboard.empty_project("Poses")
     dataset = dashboard.dataset(project_id, DatasetFormat.YOLO, TaskType.POSE_ESTIMATION)

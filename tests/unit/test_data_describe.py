@@ -289,6 +289,19 @@ def test_the_fingerprint_follows_the_content_and_not_the_place(tmp_path: Path):
     assert describe(tmp_path / "two").fingerprint != first
 
 
+def test_the_fingerprint_knows_whether_an_image_may_have_several_labels(tmp_path: Path):
+    """A labels.csv that says what the folders say makes another task of the same images."""
+    make_imagefolder(tmp_path)
+    of_folders = describe(tmp_path)
+    for split in ("train", "val"):
+        rows = [f"{name}/{i}.png,{name}" for name in ("cat", "dog") for i in range(3)]
+        (tmp_path / split / "labels.csv").write_text("\n".join(["file_name,labels", *rows]))
+    of_lists = describe(tmp_path)
+    assert of_lists.valid
+    assert (of_lists.multi_label, of_folders.multi_label) == (True, False)
+    assert of_lists.fingerprint != of_folders.fingerprint
+
+
 def test_what_lies_outside_is_neither_opened_nor_told(tmp_path: Path):
     folder = make_yolo(tmp_path / "set")
     (tmp_path / "secret").write_text("a password\n")

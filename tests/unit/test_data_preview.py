@@ -151,6 +151,12 @@ def test_statistics_count_what_is_there(tmp_path: Path):
     assert found["classes_left_out"] == 0
 
 
+def test_a_histogram_of_one_value_spans_nothing_that_is_not_there(tmp_path: Path):
+    found = describe(make_yolo(tmp_path, images=4)).statistics
+    assert found["box_size"] == {"edges": [0.25, 0.25], "counts": [8]}
+    assert found["width"] == {"edges": [24, 25], "counts": [8]}
+
+
 def test_statistics_of_nothing_and_of_many_classes_are_small():
     counted = Statistics(num_classes=5000, splits=("train", "val"), with_objects=True)
     empty = counted.result()
