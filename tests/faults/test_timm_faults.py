@@ -10,10 +10,10 @@ import psutil
 import pytest
 
 from adapters import wire
-from modelyard.samples import make_samples
 from tests.factories import make_job
 from tests.faults.site import Site, ended, kill, site, training
 from tests.services import RedisService, wait_for
+from tests.worker_service import few_digits
 from webapp.extensions import db
 from webapp.models import Attempt, Job
 from webapp.services import job_actions
@@ -24,7 +24,7 @@ def there(tmp_path: Path, redis_service: RedisService) -> Iterator[Site]:
     url = f"sqlite:///{tmp_path / 'modelyard.db'}"
     with site(tmp_path, database_url=url, redis=redis_service) as there:
         there.environ["MODELYARD_THREADS"] = "1"  # sums split among threads differ in last bits
-        make_samples(there.data, names=["digits"])
+        few_digits(there.data)
         there.recorder()
         yield there
 
@@ -52,11 +52,11 @@ def test_the_job_of_a_killed_worker_ends_with_the_weights_of_an_undisturbed_one(
     there: Site,
 ) -> None:
     worker = there.worker("w1")
-    undisturbed = digits(there, epochs=6)
+    undisturbed = digits(there, epochs=12)
     there.wait(undisturbed, ended, seconds=120)
     assert undisturbed.status == "completed", undisturbed.error
-    job = digits(there, epochs=6)
-    there.wait(job, lambda j: j.progress and j.progress["epoch"] >= 3, seconds=60)
+    job = digits(there, epochs=12)
+    there.wait(job, lambda j: j.progress and j.progress["epoch"] >= 3)
     kill(worker)
     there.worker("w2")
     there.wait(job, ended, seconds=120)
@@ -69,12 +69,12 @@ def test_a_job_that_gave_its_place_ends_with_the_weights_of_an_undisturbed_one(
     there: Site,
 ) -> None:
     there.worker("w1")
-    undisturbed = digits(there, epochs=10)
+    undisturbed = digits(there, epochs=12)
     there.wait(undisturbed, ended, seconds=120)
-    job = digits(there, epochs=10)
-    there.wait(job, lambda j: training(j) and j.progress["step"] > 1, seconds=60)
+    job = digits(there, epochs=12)
+    there.wait(job, lambda j: training(j) and j.progress["step"] > 1)
     urgent = digits(there, epochs=1, priority=9, preempt=True)
-    there.wait(urgent, ended, seconds=60)
+    there.wait(urgent, ended)
     there.wait(job, ended, seconds=120)
     assert (job.status, job.attempt, job.lost_attempts) == ("completed", 2, 0)
     assert db.session.get_one(Attempt, (job.id, 1)).outcome == "preempted"
@@ -84,8 +84,8 @@ def test_a_job_that_gave_its_place_ends_with_the_weights_of_an_undisturbed_one(
 
 def test_a_killed_loader_process_costs_an_attempt_and_not_the_job(there: Site) -> None:
     there.worker("w1")
-    job = digits(there, epochs=8, workers=1)
-    there.wait(job, training, seconds=60)
+    job = digits(there, epochs=10, workers=1)
+    there.wait(job, training)
     children = wait_for(lambda: len(there.children()) >= 2 and there.children(), what="a loader")
     leader = min(children, key=lambda p: p.create_time())
     loader = psutil.Process(leader.pid).children()[0]
