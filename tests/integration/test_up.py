@@ -21,10 +21,11 @@ import pytest
 from modelyard.client import Client
 from modelyard.settings import load_settings
 from modelyard.up import make_plan
+from tests.faults.site import PLUGIN
 from tests.services import Spawned, wait_for
 
 READY = re.compile(r"^READY (http://\S+)$", re.MULTILINE)
-STOP_SECONDS = 15
+STOP_SECONDS = 40
 ROOT = Path(__file__).parents[2]
 
 
@@ -79,7 +80,9 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Instance]]:
     started: list[Instance] = []
 
     def start(name: str = "home", *options: str, **environ: str) -> Instance:
-        instance = Instance(tmp_path / name, *options, **environ)
+        # Of the installed frameworks, all of which `running` serves, the imports take long.
+        quick = {"PYTHONPATH": str(PLUGIN), "MODELYARD_FRAMEWORKS": "quick"}
+        instance = Instance(tmp_path / name, *options, **{**quick, **environ})
         started.append(instance.__enter__())
         return instance
 
@@ -178,7 +181,7 @@ def test_a_running_instance_is_backed_up_by_its_home_alone_and_not_restored_into
     other = tmp_path / "other"
     restored = _modelyard("restore", "--home", str(other), str(file))
     assert restored.returncode == 0, restored.stderr
-    assert "1 users, 1 projects" in restored.stdout
+    assert "1 user, 1 project" in restored.stdout
     assert (other / "secret.key").read_text() == (running.home / "secret.key").read_text()
 
 
@@ -191,7 +194,7 @@ def test_a_second_up_on_the_same_home_is_refused(running: Instance, tmp_path: Pa
     second = Instance(running.home)
     second.log = tmp_path / "second.log"
     with second:
-        assert second.wait(timeout_seconds=20) == 2
+        assert second.wait(timeout_seconds=60) == 2
     assert f"(process {running.pid}) runs on {running.home}" in second.output()
     assert running.alive()
 
@@ -238,7 +241,9 @@ def test_a_stop_leaves_no_process_and_a_second_start_tells_no_password(
     assert not [process for process in below if process.is_running()]
 
 
-def test_killed_services_are_started_again(start: Callable[..., Instance]) -> None:
+def test_killed_services_are_started_again_and_die_with_an_up_that_is_killed(
+    start: Callable[..., Instance],
+) -> None:
     instance = start()
     url = instance.url()
     for words in (("valkey-server",), ("gunicorn",), ("webapp.recorder",), ("-m", "workers")):
@@ -253,10 +258,6 @@ def test_killed_services_are_started_again(start: Callable[..., Instance]) -> No
         wait_for(fresh, what=f"another {words}")
     wait_for(lambda: _is_ready(url), what="readiness after the restarts")
 
-
-def test_its_services_die_with_an_up_that_is_killed(start: Callable[..., Instance]) -> None:
-    instance = start()
-    instance.url()
     below = instance.below()
     instance.process.kill()
     # The template sees the end of its worker once it has imported its frameworks.
@@ -264,11 +265,11 @@ def test_its_services_die_with_an_up_that_is_killed(start: Callable[..., Instanc
     assert not alive, [process.cmdline() for process in alive]
 
 
-def test_two_instances_run_side_by_side(start: Callable[..., Instance]) -> None:
-    first, second = start("one"), start("two", "--frameworks", "timm")
-    with first.client() as one, second.client() as two:
+def test_two_instances_run_side_by_side(running: Instance, start: Callable[..., Instance]) -> None:
+    second = start("two", "--frameworks", "timm")
+    with running.client() as one, second.client() as two:
         project = one.post("/projects", {"name": "Only in the first"})
-        assert [item["id"] for item in one.items("/projects")] == [project["id"]]
+        assert project["id"] in [item["id"] for item in one.items("/projects")]
         assert list(two.items("/projects")) == []
         (worker,) = wait_for(lambda: list(two.items("/workers")), what="the worker")
         assert worker["frameworks"] == ["timm"]
@@ -278,7 +279,7 @@ def test_a_port_in_use_is_refused_in_a_sentence(start: Callable[..., Instance]) 
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         instance = start("home", "--port", port)
-        assert instance.wait(timeout_seconds=10) == 2
+        assert instance.wait(timeout_seconds=60) == 2
     assert f"port {port} of 127.0.0.1 is in use" in instance.output()
     assert "MODELYARD_PORT" in instance.output()
 
