@@ -27,6 +27,7 @@ from adapters.data.files import error, relative_name, spellings
 from adapters.data.roots import is_inside, printable
 from adapters.data.split_names import SPLIT_FOLDERS, split_of, split_word
 
+_LOOKED_AT_BYTES = 64 * 1024
 _OTHER_KINDS = ("captions", "image_info")  # of COCO's own files; they outline nothing
 
 
@@ -87,7 +88,26 @@ def find_annotations(given: Path) -> tuple[Path, list[Path]]:
             f"no annotations in '{printable(str(given))}'; COCO has them as "
             "annotations/instances_train.json or train/_annotations.coco.json"
         )
-    return given, found
+    meant = [f for f in found if _told_split(f, given) or may_be_coco(f, given)]
+    return given, meant or found
+
+
+def _told_split(path: Path, base: Path) -> str | None:
+    """Return the split that a file's name tells, or its folder's. Such a file is meant."""
+    inner = path.parent != base and path.parent.name != "annotations"
+    return split_of(path.stem) or (split_of(path.parent.name) if inner else None)
+
+
+def may_be_coco(file: Path, base: Path) -> bool:
+    """Tell whether a JSON file in a folder may hold annotations, and no list of names, say.
+
+    A large one does. What a link leads to elsewhere is not looked at.
+    """
+    if not is_inside(os.path.realpath(file), [os.path.realpath(base)]):
+        return True
+    with file.open("rb") as opened:
+        start = opened.read(_LOOKED_AT_BYTES)
+    return len(start) == _LOOKED_AT_BYTES or b'"annotations"' in start
 
 
 def choose_annotations(
@@ -141,8 +161,7 @@ def _described(path: Path, base: Path) -> AnnotationFile | None:
         return None
     kind = next((kind for kind in (*_KINDS[1:], _KINDS[0]) if kind in stem), Kind.INSTANCES)
     word = split_word(path.stem)
-    inner = path.parent != base and path.parent.name != "annotations"
-    split = split_of(path.stem) or (split_of(path.parent.name) if inner else None)
+    split = _told_split(path, base)
     return AnnotationFile(
         path=path,
         kind=kind,

@@ -103,12 +103,14 @@ def _categories(entry: Any) -> dict[int, int]:
     given = entry.get("segments_info")
     if not isinstance(given, list) or len(given) > MAX_SEGMENTS:
         raise BadField(f"'segments_info' must be a list of at most {MAX_SEGMENTS} segments")
-    found = {}
+    found: dict[int, int] = {}
     for segment in given:
         id = read_id(segment, "id")
         if not isinstance(id, int) or not 0 <= id < _COLOURS:
             raise BadField("a segment's 'id' must be a colour: red + 256 × green + 65536 × blue")
-        found[id] = read_category_id(segment)
+        category = read_category_id(segment)
+        if found.setdefault(id, category) != category:
+            raise BadField(f"segment {id} is of two categories", code="duplicate_label")
     return found
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from adapters.contract import DatasetFormat
+from adapters.data.coco_layout import may_be_coco
 from adapters.data.description import DatasetError
 from adapters.data.labels_csv import has_labels_csv
 from adapters.data.roots import printable
@@ -81,7 +82,9 @@ def _looks_like_coco(path: Path, folders: Mapping[str, Path]) -> bool:
     if "annotations" in folders and any(folders["annotations"].glob("*.json")):
         return True
     if not has_labels_csv(path) and any(path.glob("*.json")):
-        return "images" in folders or any(path.glob(_COCO_IN_A_SPLIT[1]))
+        return "images" in folders or any(
+            may_be_coco(file, path) for file in path.glob(_COCO_IN_A_SPLIT[1]) if file.is_file()
+        )
     return any(
         any(folder.glob(pattern))
         for name, folder in folders.items()

@@ -135,7 +135,13 @@ class _Scan:
                 )
             self._rest(rest.images, rest.problems, folder=self._base)
             return {"train": self._split("train", self._base, folders)}
-        self._rest(rest.images, rest.problems, folder=None)
+        beside = [problem for problem in rest.problems if problem.file != LABELS_CSV]
+        self._rest(rest.images, beside, folder=None)
+        if has_labels_csv(self._base):
+            message = (
+                f"'{LABELS_CSV}' lies beside the folders of the splits; put one into each of them"
+            )
+            self._problems.append(error("labels_csv_missing", message, file=LABELS_CSV))
         self._problems += [self._no_split(f) for f in folders if f not in self._split_folders]
         found: dict[str, _Named] = {}
         for folder in self._split_folders:

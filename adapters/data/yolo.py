@@ -195,7 +195,8 @@ class _SplitReader:
         if part.startswith("../"):  # Roboflow writes one '../' too many, Ultralytics drops it
             candidates.append(part[3:])
         places = [os.path.realpath(os.path.join(self._root, text)) for text in candidates]
-        for place in places:
+        for text in chain.from_iterable(map(spellings, candidates)):
+            place = os.path.realpath(os.path.join(self._root, text))
             if is_inside(place, self._allowed) and os.path.exists(place):
                 return Path(place)
         # Roboflow names a test split that way whether or not there is one.

@@ -305,6 +305,18 @@ CSV_FAULTS = [
             "train/images/x.png",
         ),
         (
+            "a labels.csv beside the splits",
+            both(
+                *(rename(f"{s}/labels.csv", "labels.csv") for s in ("val", "train")),
+                *(rename(f"{s}/images", f"{s}/disc") for s in ("val", "train")),
+            ),
+            ERROR,
+            "labels_csv_missing",
+            "labels.csv",
+            None,
+            ("single_class",),
+        ),
+        (
             "a split without labels.csv",
             both(remove("val"), save(NOISE, "val/disc/x.png"), save(NOISE, "val/square/x.png")),
             ERROR,
@@ -889,6 +901,19 @@ PANOPTIC_FAULTS = [
             "label_out_of_range",
             SEGMENTS,
             SEGMENT_LINE,
+        ),
+        (
+            "a segment of two categories",
+            in_json(
+                lambda c: c["annotations"][0]["segments_info"].append(
+                    {"id": 1000, "category_id": 9}
+                )
+            ),
+            ERROR,
+            "duplicate_label",
+            SEGMENTS,
+            SEGMENT_LINE,
+            ("image_without_label",),
         ),
         (
             "no segments",

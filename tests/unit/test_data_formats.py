@@ -233,6 +233,20 @@ def test_a_subset_that_is_no_split_may_name_its_folder_of_images(tmp_path: Path)
     assert found.split_rule is not None
 
 
+def test_other_json_files_beside_the_annotations_are_passed_over(tmp_path: Path):
+    compose(tmp_path, format=COCO, task_type=OUTLINE, train=6, val=3)
+    one_file(tmp_path)
+    (tmp_path / "class_names.json").write_text('["square", "triangle", "disc"]')
+    (tmp_path / "info.json").write_text('{"version": 1}')
+    assert describe(tmp_path).num_images == 6
+
+
+def test_a_json_file_of_names_makes_no_coco_set_of_an_image_folder(tmp_path: Path):
+    compose(tmp_path, format=FOLDER, task_type=CLASSIFY, train=6, val=3)
+    (tmp_path / "no_annotations.json").write_text('["square"]')
+    assert describe(tmp_path).format == FOLDER
+
+
 def test_a_coco_set_may_be_named_by_its_one_file(tmp_path: Path):
     compose(tmp_path, format=COCO, task_type=OUTLINE, train=6, val=3)
     one_file(tmp_path)

@@ -148,7 +148,10 @@ def test_a_mac_may_have_taken_the_letters_of_names_apart(tmp_path: Path):
     for kind, name in (("images", apart), ("labels", "고양이 é.png")):
         for old in (tmp_path / kind).rglob("0.*"):
             old.rename(old.with_name(name).with_suffix(old.suffix))
-    write_yaml(tmp_path, splits="train: train.txt\nval: images/val\n")
+    for kind in ("images", "labels"):
+        (tmp_path / kind / "val").rename(tmp_path / kind / "검증")
+    folder = unicodedata.normalize("NFD", "검증")
+    write_yaml(tmp_path, splits=f"train: train.txt\nval: images/{folder}\n")
     (tmp_path / "train.txt").write_text("images/train/고양이 é.png\nimages/train/1.png\n")
     found = describe(tmp_path)
     assert found.problems == ()
