@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import socket
@@ -10,7 +11,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from adapters.contract import DeviceChoice, TrainingError, TrainingJob
+from adapters.contract import DeviceChoice, ErrorKind, TrainingError, TrainingJob
+from adapters.files import is_disk_full
 from adapters.wire import EventType, Outcome, job_folder
 from modelyard.gpus import shares_gpus
 from modelyard.settings import Settings
@@ -24,6 +26,8 @@ from workers.stopping import StopRequest
 from workers.stored import StoredAttempt
 from workers.supervisor import Ending, EventSink, Supervisor, judge
 from workers.template import Template
+
+logger = logging.getLogger(__name__)
 
 
 def place(
@@ -82,24 +86,42 @@ def run_attempt(
                 stored.bring()
             job = held.enter_context(dataset_at_hand(job, settings=settings, sink=sink, stop=stop))
             check_placed(job, data_roots=settings.dataset_roots)
+            return Supervisor(
+                job,
+                template=template,
+                sink=sink,
+                stop=stop,
+                cancel_grace_seconds=settings.cancel_grace_seconds,
+                shutdown_grace_seconds=settings.shutdown_grace_seconds,
+                lease_until=lease_until,
+                limits=Limits(
+                    stall_seconds=settings.stall_seconds, attempt_seconds=settings.attempt_seconds
+                ),
+                gpus=GpuRelease(job.compute_device, alone=not shares_gpus(settings.gpus)),
+                conclude=stored.finish if stored is not None else lambda ending: ending,
+            ).run()
         except TrainingError as error:
             return _conclude(Ending(Outcome.FAILED, error=error.to_json()), sink)
         except FetchStopped:
             return _conclude(judge(None, stop=stop.current, exit_code=None), sink)
-        return Supervisor(
-            job,
-            template=template,
-            sink=sink,
-            stop=stop,
-            cancel_grace_seconds=settings.cancel_grace_seconds,
-            shutdown_grace_seconds=settings.shutdown_grace_seconds,
-            lease_until=lease_until,
-            limits=Limits(
-                stall_seconds=settings.stall_seconds, attempt_seconds=settings.attempt_seconds
-            ),
-            gpus=GpuRelease(job.compute_device, alone=not shares_gpus(settings.gpus)),
-            conclude=stored.finish if stored is not None else lambda ending: ending,
-        ).run()
+        except Exception as error:
+            return _conclude(_broken(error, settings, stop), sink)
+
+
+def _broken(error: Exception, settings: Settings, stop: StopRequest) -> Ending:
+    """Return how an attempt ended that this host could not carry out, for whatever reason.
+
+    Raises what a full disk raises: its callers know how to say that where nothing can be written.
+    """
+    if isinstance(error, OSError) and is_disk_full(error):
+        raise error
+    logger.exception("an attempt cannot be carried out")
+    failure = TrainingError(
+        ErrorKind.CHILD_DIED,
+        f"Worker {settings.worker_name} cannot carry it out: {type(error).__name__}: {error}",
+        hint="The worker's own log tells where that comes from.",
+    )
+    return judge({"error": failure.to_json()}, stop=stop.current, exit_code=None)
 
 
 def _conclude(ending: Ending, sink: EventSink) -> Ending:

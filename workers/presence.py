@@ -70,7 +70,8 @@ class Presence:
         self._host = socket.gethostname()
         self._stopped = threading.Event()
         self._on_drain = on_drain
-        self._draining = False
+        self.draining = False  # it takes no new job, as far as is known
+        self._wake = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="presence", daemon=True)
 
     def start(self) -> None:
@@ -79,6 +80,7 @@ class Presence:
     def stop(self) -> None:
         """Stop publishing and be forgotten at once."""
         self._stopped.set()
+        self._wake.set()
         self._thread.join()
         try:
             self._client.delete(wire.worker_key(self._name))
@@ -95,15 +97,28 @@ class Presence:
                 logger.debug("not published: %s", error)
             except Exception:  # a worker that falls silent is taken for dead
                 logger.exception("this worker could not be published")
-            if self._stopped.wait(wire.WORKER_HEARTBEAT_SECONDS):
+            self._wake.wait(wire.WORKER_HEARTBEAT_SECONDS)
+            self._wake.clear()
+            if self._stopped.is_set():
                 return
 
     def _look_for_drain(self) -> None:
         """Take no new job while a person wants it so; what trains goes on."""
         wanted = self.is_drained()
         self._on_drain(wanted)
-        if wanted != self._draining:
-            self._draining = wanted
+        self._set_draining(wanted)
+
+    def notice_drain(self, client: redis.Redis) -> bool:
+        """Look with this client, and take nothing from now on if so. Raises RedisError."""
+        if client.exists(wire.drain_key(self._name)):
+            self._set_draining(True)
+            self._wake.set()  # Celery is told at once
+            return True
+        return False
+
+    def _set_draining(self, wanted: bool) -> None:
+        if wanted != self.draining:
+            self.draining = wanted
             logger.info("worker %s %s", self._name, "drains" if wanted else "takes jobs again")
 
     def is_drained(self) -> bool:
@@ -141,7 +156,7 @@ class Presence:
             "memory_percent": memory.percent,
             "disks": self._disks.describe(),
             "last_seen": wire.format_time(now),
-            "status": "draining" if self._draining else "online",
+            "status": "draining" if self.draining else "online",
         }
 
     def _own(self, shown: Sequence[Gpu]) -> list[Gpu]:

@@ -1,4 +1,4 @@
-"""Lets Celery take no message that this worker has no usable slot for.
+"""Lets Celery take no message that this worker has no usable slot for, or none while it drains.
 
 Celery's own bound is the pool's size. Here it is smaller while somebody else has a GPU, and that
 changes at any moment: also while Redis is already asked for the next message.
@@ -11,6 +11,7 @@ from collections.abc import Callable
 from types import MethodType
 from typing import Any
 
+import redis
 from celery import bootsteps
 from celery.app.task import Task
 from celery.worker import state
@@ -23,7 +24,8 @@ logger = logging.getLogger(__name__)
 
 def has_room() -> bool:
     """Tell whether there is a slot for one more task than those that have come and not ended."""
-    return runtime.current().slots.room(tasks=len(state.reserved_requests))
+    here = runtime.current()
+    return not here.presence.draining and here.slots.room(tasks=len(state.reserved_requests))
 
 
 class RoomForMore(bootsteps.StartStopStep):
@@ -44,14 +46,24 @@ class RoomForMore(bootsteps.StartStopStep):
         channel.qos.can_consume = MethodType(can_consume, channel.qos)
 
 
+def _drains() -> bool:
+    """Ask whether a person wants no more jobs taken; the presence asks only every few seconds."""
+    here = runtime.current()
+    try:
+        return here.presence.notice_drain(here.peek)
+    except redis.RedisError as error:
+        logger.debug("a job is taken, drained or not: %s", error)
+        return False
+
+
 def strategy(task: Task, app: Any, consumer: Any, **options: Any) -> Callable[..., Any]:
     """Return what handles a message of the task: begins it, or puts it back where it was."""
     handle: Callable[..., Any] = default(task, app, consumer, **options)
 
     def on_message(message: Any, *arguments: Any, **keywords: Any) -> Any:
-        if has_room():
+        if has_room() and not _drains():
             return handle(message, *arguments, **keywords)
-        logger.info("a job came as somebody else took this worker's device: it is put back")
+        logger.info("a job came that this worker must not take now: it is put back")
         # To the end that is read next; a message that is rejected goes to the other.
         message.channel.qos.restore_by_tag(message.delivery_tag)
         message.ack()

@@ -109,7 +109,11 @@ class Supervisor:
 
     def run(self) -> Ending:
         """Train and return how it ended, once nothing of the attempt is left: process or memory."""
-        process, pipes = self._template.fork(self._job)
+        forked = self._template.fork(self._job, still_wanted=self._wants_a_child)
+        if forked is None:
+            self._asked = self._stop.current
+            return self._end(self._judge(None))
+        process, pipes = forked
         assert process.pid is not None
         meter = LoadMeter(process.pid, device=self._job.compute_device)
         self._load = LoadSampler(meter, name=f"load-{self._job.id}")
@@ -129,7 +133,14 @@ class Supervisor:
             self._load.stop()
             pipes.close()
         held = self._see_gpus_free({process.pid, *left, *meter.pids})
-        ending = dataclasses.replace(self._judge(process.exitcode), held=held)
+        return self._end(dataclasses.replace(self._judge(process.exitcode), held=held))
+
+    def _wants_a_child(self) -> bool:
+        """Tell whether a child is still to be started: the template may take long, or hang."""
+        self._exceeded = self._limits.exceeded(paused=False)
+        return self._stop.current is None and self._exceeded is None
+
+    def _end(self, ending: Ending) -> Ending:
         ending = self._conclude(ending)
         if ending.outcome is not None:
             self._sink(EventType.FINISHED, {**ending.to_json(), "output_bytes": self._left_bytes()})
@@ -167,9 +178,10 @@ class Supervisor:
         if pipes.log in ready:
             self._read_log(pipes)
         if pipes.events in ready:
-            try:
-                self._take(json.loads(pipes.events.recv_bytes()), pipes)
-            except EOFError:
+            message = _receive(pipes)
+            if message is not None:
+                self._take(message, pipes)
+            else:
                 time.sleep(POLL_SECONDS)  # the child is ending; its sentinel follows
 
     def _read_log(self, pipes: SupervisorPipes) -> bool:
@@ -240,9 +252,14 @@ class Supervisor:
             _kill(pid)
 
     def _look_at_limits(self, pid: int) -> None:
-        """Kill a child that takes too long; what comes after its result has limits of its own."""
-        if self._final is None and self._exceeded is None:
-            self._exceeded = self._limits.exceeded(paused=self._leash.paused)
+        """Kill a child that takes too long, or that hangs when it has said how it ended."""
+        if self._exceeded is None:
+            over = self._limits.exceeded(paused=self._leash.paused)
+            if over is not None and self._final is None:
+                self._exceeded = over
+            elif over is not None and over.kind == ErrorKind.STALLED:  # it stays as it ended
+                self._exceeded = over
+                self._sink(EventType.LOG, {"lines": [f"{over.message}; its result is kept."]})
         if self._exceeded is not None:
             _kill(pid)
 
@@ -255,11 +272,8 @@ class Supervisor:
 
     def _drain(self, pipes: SupervisorPipes) -> None:
         """Read what the child said last."""
-        while pipes.events.poll(0):
-            try:
-                self._take(json.loads(pipes.events.recv_bytes()), pipes)
-            except EOFError:
-                break
+        while pipes.events.poll(0) and (message := _receive(pipes)) is not None:
+            self._take(message, pipes)
         while self._read_log(pipes):
             pass
         self._log.finish()
@@ -288,6 +302,16 @@ class Supervisor:
         if final is None and self._exceeded is not None:
             final = {"error": self._exceeded.to_json()}
         return judge(final, stop=self._asked, exit_code=exit_code)
+
+
+def _receive(pipes: SupervisorPipes) -> dict[str, Any] | None:
+    """Return the child's next message; None where it has ended, be it half through one."""
+    try:
+        message: dict[str, Any] = json.loads(pipes.events.recv_bytes())
+    except (EOFError, OSError) as error:
+        logger.debug("the child says nothing more: %r", error)
+        return None
+    return message
 
 
 def _kill(pid: int) -> None:

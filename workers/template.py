@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Sequence
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
@@ -21,6 +22,8 @@ from workers import child
 from workers.child import ChildPipes
 
 logger = logging.getLogger(__name__)
+
+LOOK_SECONDS = 0.1
 
 
 class SupervisorPipes:
@@ -71,8 +74,14 @@ class Template:
             process.kill()
             process.join()
 
-    def fork(self, job: TrainingJob) -> tuple[BaseProcess, SupervisorPipes]:
-        """Start a child for a placed job. Waits while the template is still importing."""
+    def fork(
+        self, job: TrainingJob, *, still_wanted: Callable[[], bool] = lambda: True
+    ) -> tuple[BaseProcess, SupervisorPipes] | None:
+        """Start a child for a placed job.
+
+        Waits while the template is still importing, for as long as the child is wanted; None where
+        it is no more. Raises what kept the child from being started.
+        """
         events_in, events_out = self._context.Pipe(duplex=False)
         requests_in, requests_out = self._context.Pipe(duplex=False)
         log_in, log_out = self._context.Pipe(duplex=False)
@@ -83,17 +92,56 @@ class Template:
             args=(job, theirs, self._threads),
             name=f"job-{job.id}-attempt-{job.attempt}",
         )
-        try:
-            process.start()
-        except BaseException:
-            ours.close()
-            raise
-        finally:
-            # Ours to close: an end left open here would hide the end of the child.
-            for end in (events_out, requests_in, log_out):
-                end.close()
+        # Here, not in the thread below: the template ends with the thread that has started it.
+        forkserver.ensure_running()
+        forking = _Forking(process, ours=ours, theirs=theirs)
+        forking.start()
+        while forking.is_alive():
+            forking.join(LOOK_SECONDS)
+            if forking.is_alive() and not still_wanted() and forking.abandon():
+                logger.warning("job %s: its child was not started in time", job.id)
+                return None
+        if forking.error is not None:
+            raise forking.error
         os.set_blocking(log_in.fileno(), False)
         return process, ours
+
+
+class _Forking(threading.Thread):
+    """Has the template fork a child, aside: one that hangs must not hang a supervisor, too."""
+
+    def __init__(self, process: BaseProcess, *, ours: SupervisorPipes, theirs: ChildPipes) -> None:
+        super().__init__(name=f"fork-{process.name}", daemon=True)
+        self.error: BaseException | None = None
+        self._process = process
+        self._ours = ours
+        self._theirs = theirs
+        self._lock = threading.Lock()
+        self._done = False
+        self._abandoned = False
+
+    def run(self) -> None:
+        try:
+            self._process.start()
+        except BaseException as error:
+            self.error = error
+        finally:
+            # Ours to close: an end left open here would hide the end of the child.
+            for end in (self._theirs.events, self._theirs.requests, self._theirs.log):
+                end.close()
+        with self._lock:
+            self._done = True
+            if self.error is not None or self._abandoned:
+                self._ours.close()  # of which a child that has just begun dies
+            if self.error is None and self._abandoned:
+                self._process.kill()
+                self._process.join()
+
+    def abandon(self) -> bool:
+        """Let the child end at once, should it still come; False where it is there already."""
+        with self._lock:
+            self._abandoned = not self._done
+            return self._abandoned
 
 
 def _answer(writer: Connection, function: Callable[..., Any], args: tuple[Any, ...]) -> None:

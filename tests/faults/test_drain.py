@@ -31,7 +31,7 @@ def status(there: Site, name: str) -> str:
 
 def test_a_drain_waits_for_what_trains_and_lets_nothing_new_begin(there: Site) -> None:
     there.quick_worker("w1")
-    job = there.job(epochs=40)
+    job = there.job(epochs=100)
     there.wait(job, training)
     done = modelyard(there, "drain", "w1", "--wait")
     assert (done.returncode, done.stderr) == (0, "")
@@ -49,6 +49,17 @@ def test_a_drain_is_told_once_no_new_job_can_begin(there: Site) -> None:
     assert modelyard(there, "drain", "w1").stdout == "worker w1 takes no new job\n"
     jobs = [there.job(epochs=1) for _ in range(3)]
     there.quick_worker("w2")
+    for job in jobs:
+        there.wait(job, ended)
+    assert {job.worker for job in jobs} == {"w2"}
+
+
+def test_from_the_moment_of_a_drain_on_no_new_job_begins_though_nobody_waited(there: Site) -> None:
+    for name in ("w1", "w2"):
+        there.quick_worker(name)
+    with there.redis.client() as client:
+        client.set(wire.drain_key("w1"), "1")  # as the page does
+    jobs = [there.job(epochs=1) for _ in range(4)]
     for job in jobs:
         there.wait(job, ended)
     assert {job.worker for job in jobs} == {"w2"}

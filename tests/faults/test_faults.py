@@ -173,7 +173,8 @@ def lose_the_last_second(
     """
     there.wait(job, in_epoch(3))
     recorder.send_signal(signal.SIGSTOP)
-    wait_for(lambda: there.journal(job.id).count('"metrics"') >= 15, what="events unread")
+    told = there.journal(job.id).count('"metrics"')
+    wait_for(lambda: there.journal(job.id).count('"metrics"') >= told + 12, what="events unread")
     there.redis.kill()
     if kill_too is not None:
         kill(kill_too)
@@ -280,13 +281,19 @@ def test_the_job_of_a_killed_worker_goes_on_elsewhere(there: Site) -> None:
     worker = there.quick_worker("w1")
     job = there.job(epochs=30, loaders=1)
     there.wait(job, in_epoch(5))
-    there.quick_worker("w2")
     children = there.children()
     assert len(children) == 2
     kill(worker)
     wait_for(lambda: gone(children), what="the end of its child")
+    there.quick_worker("w2")
     there.wait(job, ended)
     assert (job.attempt, job.lost_attempts, job.worker) == (2, 1, "w2")
+
+
+def template_of(worker: subprocess.Popen[bytes]) -> psutil.Process:
+    """Return the process that a worker's children are forked from."""
+    below = psutil.Process(worker.pid).children()
+    return next(process for process in below if "forkserver" in " ".join(process.cmdline()))
 
 
 def test_a_killed_child_is_followed_by_one_that_goes_on(there: Site) -> None:
@@ -332,6 +339,45 @@ def test_a_child_that_hangs_is_ended_and_frees_its_slot(there: Site) -> None:
     assert job.error is not None
     assert job.error["kind"] == "stalled"
     there.wait(after, ended)
+
+
+def test_a_child_that_hangs_when_it_is_trained_is_ended_and_its_job_is_completed(
+    there: Site,
+) -> None:
+    there.quick_worker("w1", MODELYARD_STALL_SECONDS="4")
+    job, after = there.job(epochs=2, hangs_after=True), there.job(epochs=1)
+    there.wait(job, ended)
+    assert (job.status, job.attempt, job.error) == ("completed", 1, None)
+    assert "No step for 4 s" in there.journal(job.id)
+    there.wait(after, ended)
+
+
+def test_a_child_killed_half_through_a_word_is_told_as_killed(there: Site) -> None:
+    there.quick_worker("w1")
+    job = there.job(epochs=3, dies_in_a_word=2, becomes="failed")
+    there.wait(job, ended)
+    assert job.error is not None
+    assert job.error["kind"] == "child_died"
+    assert "was killed by SIGKILL" in job.error["message"]
+
+
+def test_a_template_that_hangs_keeps_no_job_and_no_slot(there: Site) -> None:
+    worker = there.quick_worker("w1", MODELYARD_STALL_SECONDS="4")
+    there.wait(there.job(epochs=1), ended)
+    template = template_of(worker)
+    template.suspend()
+    job = there.job(epochs=2)
+    there.wait(job, lambda j: j.status == "running")
+    job_actions.cancel(job, mode=CancelMode.NOW, actor="test")
+    there.wait(job, ended)
+    other = there.job(epochs=2, becomes="failed")
+    there.wait(other, ended)
+    assert other.error is not None
+    assert other.error["kind"] == "stalled"
+    template.resume()  # and forks whom nobody waits for any more
+    job_actions.resume(job, actor="test")
+    there.wait(job, ended)
+    assert (job.status, job.attempt) == ("completed", 2)
 
 
 def test_of_two_recorders_the_second_takes_over_from_one_that_is_killed(

@@ -66,10 +66,11 @@ class WatchedTemplate(Template):
 
     pid: int | None = None
 
-    def fork(self, job: TrainingJob) -> Any:
-        process, pipes = super().fork(job)
-        self.pid = process.pid
-        return process, pipes
+    def fork(self, job: TrainingJob, **options: Any) -> Any:
+        forked = super().fork(job, **options)
+        if forked is not None:
+            self.pid = forked[0].pid
+        return forked
 
 
 @dataclass

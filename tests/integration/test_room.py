@@ -32,7 +32,9 @@ class Guard:
 @pytest.fixture
 def guard(monkeypatch: pytest.MonkeyPatch) -> Guard:
     guard = Guard()
-    here = SimpleNamespace(slots=Slots(["cuda:0", "cuda:1"], guard=guard))
+    slots = Slots(["cuda:0", "cuda:1"], guard=guard)
+    presence = SimpleNamespace(draining=False, notice_drain=lambda client: False)
+    here = SimpleNamespace(slots=slots, presence=presence, peek=None)
     monkeypatch.setattr(runtime, "_current", here)
     return guard
 

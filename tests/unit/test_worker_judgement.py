@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import errno
 import subprocess
+from collections.abc import Mapping
 from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any, cast
@@ -10,7 +13,9 @@ from typing import Any, cast
 import pytest
 
 from adapters.contract import DatasetFormat, TaskType, TrainingJob
-from adapters.wire import Outcome
+from adapters.wire import EventType, Outcome
+from modelyard.settings import load_settings
+from workers.attempt import run_attempt
 from workers.stopping import Stop, StopRequest
 from workers.supervisor import Supervisor, judge
 from workers.template import SupervisorPipes, Template
@@ -109,3 +114,35 @@ def test_what_was_trained_before_it_gave_its_place_has_the_time_for_its_evaluati
         child.wait()
         pipes.close()
         requests.close()
+
+
+@pytest.mark.parametrize(
+    ("asked", "outcome"),
+    [(None, Outcome.FAILED), (Stop.SHUTDOWN, Outcome.HANDED_BACK), (Stop.LOST, None)],
+)
+def test_what_a_host_cannot_carry_out_is_told_and_not_taken_for_a_lost_worker(
+    tmp_path: Path, asked: Stop | None, outcome: Outcome | None
+) -> None:
+    class NoMoreProcesses:
+        def fork(self, job: TrainingJob, **options: Any) -> None:
+            raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    environ = {"MODELYARD_HOME": str(tmp_path), "MODELYARD_DATA_ROOTS": str(tmp_path)}
+    settings = load_settings({**environ, "MODELYARD_WORKER_NAME": "w1"})
+    told: list[tuple[EventType, Mapping[str, Any]]] = []
+    stop = StopRequest()
+    if asked is not None:
+        stop.ask(asked)
+    ending = run_attempt(
+        dataclasses.replace(JOB, dataset_path=tmp_path, output_dir=tmp_path),
+        template=cast("Template", NoMoreProcesses()),
+        settings=settings,
+        sink=lambda type, data: told.append((type, data)),
+        stop=stop,
+    )
+    assert ending.outcome == outcome
+    assert [type for type, _ in told[1:]] == ([EventType.FINISHED] if outcome else [])
+    if outcome == Outcome.FAILED:
+        assert ending.error is not None
+        assert ending.error["kind"] == "child_died"
+        assert ending.error["message"].startswith("Worker w1 cannot carry it out: BlockingIOError")

@@ -12,6 +12,7 @@ import json
 import multiprocessing
 import os
 import signal
+import struct
 import sys
 import time
 from pathlib import Path
@@ -51,6 +52,10 @@ class QuickHyperparameters(BaseModel):
     dies_at: int = Field(0, ge=0, description="The epoch in which it always kills itself")
     reads: bool = Field(False, description="Opens every image of the data set first")
     hangs_at: int = Field(0, ge=0, description="The epoch in which it always hangs")
+    hangs_after: bool = Field(False, description="Hangs in its evaluation, when it is trained")
+    dies_in_a_word: int = Field(
+        0, ge=0, description="The epoch in which it always dies half through what it tells"
+    )
 
 
 INFO = FrameworkInfo(
@@ -104,6 +109,12 @@ class QuickAdapter:
         finally:
             for loader in loaders:
                 loader.kill()
+
+    def load(self, job: TrainingJob) -> Any:
+        """Load nothing: there are no predictions of a number. Or never return."""
+        while QuickHyperparameters.model_validate(job.hyperparameters).hangs_after:
+            time.sleep(3600)
+        raise TrainingError(ErrorKind.UNSUPPORTED, "a number predicts nothing")
 
 
 class _Training:
@@ -163,6 +174,8 @@ class _Training:
             raise TrainingError(ErrorKind.FRAMEWORK, f"always fails in epoch {epoch}")
         if epoch == self.options.dies_at:
             os.kill(os.getpid(), signal.SIGKILL)
+        if epoch == self.options.dies_in_a_word:
+            _die_in_a_word(self.reporter)
         while epoch == self.options.hangs_at:
             time.sleep(3600)
 
@@ -187,6 +200,13 @@ class _Training:
             best_model_path=str(self.job.checkpoints_dir / "best.json") if known else None,
             last_checkpoint_path=str(self.last),
         )
+
+
+def _die_in_a_word(reporter: Any) -> None:
+    """Write a message's length and half of it to the supervisor, as who is killed meanwhile."""
+    pipe = reporter._reporter._events
+    os.write(pipe.fileno(), struct.pack("!i", 1000) + b"x" * 500)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _read(job: TrainingJob, reporter: Reporter) -> None:
