@@ -119,6 +119,9 @@ class StreamRecorder:
         time.sleep(STAND_BY_SECONDS)
 
     def _reap(self) -> None:
+        # An answer that was lost on its way, or an acknowledgement that Redis lost with its last
+        # second, is noticed by nobody where the connection is made anew at once.
+        self._take_over()
         suspects = self._reaper.suspects()
         # What the suspects said before they fell silent is recorded before they are judged.
         while entries := self._read(block=None):

@@ -163,6 +163,20 @@ def test_what_a_dead_recorder_had_read_is_recorded_first_by_the_one_that_takes_o
         assert client.xlen(wire.EVENT_STREAM) == 0
 
 
+def test_what_was_read_and_lost_on_its_way_is_recorded_all_the_same(
+    job: Job, redis: RedisService
+) -> None:
+    one = StreamRecorder(StopFlag())
+    one.step()
+    publish(redis, attempt_of(job, epochs=4))
+    assert one._read(block=None)  # the answer is lost, and the next one is asked for
+    one._reap_at = 0.0
+    one.step()
+    assert recorded_epochs(job) == [1, 2, 3, 4]
+    with redis.client() as client:
+        assert client.xlen(wire.EVENT_STREAM) == 0
+
+
 def test_what_was_read_before_the_database_failed_is_recorded_before_what_came_later(
     job: Job, redis: RedisService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
