@@ -26,7 +26,7 @@ def environ(tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1500)
 def test_the_demo_trains_a_model_and_ends_with_zero(environ: dict[str, str]) -> None:
     done = subprocess.run(
         [*COMMAND, "--exit"], env=environ, capture_output=True, text=True, check=False
