@@ -56,7 +56,7 @@ class Site(Instance):
             "workers", MODELYARD_WORKER_NAME=name, MODELYARD_FRAMEWORKS="quick", **environ
         )
         log = next(self.home.glob(f"workers.{len(self._processes) - 1}.log"))
-        wait_for(lambda: " ready." in log.read_text(), what=f"worker {name}")
+        wait_for(lambda: " ready." in log.read_text(), timeout_seconds=90, what=f"worker {name}")
         return process
 
     def job(

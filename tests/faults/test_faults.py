@@ -188,7 +188,7 @@ def test_what_redis_lost_with_its_last_second_is_in_the_curve(
     there: Site, worker_lives: bool
 ) -> None:
     worker = there.quick_worker("w1")
-    job = there.job(epochs=40)
+    job = there.job(epochs=60)
     recorder = there.first_recorder
     lose_the_last_second(there, job, recorder, kill_too=None if worker_lives else worker)
     if not worker_lives:
@@ -206,7 +206,7 @@ def test_a_recorder_that_does_not_see_the_files_has_the_worker_say_it_again(
         elsewhere = str(tmp_path / "not-shared")
         recorder = there.start("webapp.recorder", MODELYARD_OUTPUTS=elsewhere)
         there.quick_worker("w1")
-        job = there.job(epochs=40)
+        job = there.job(epochs=60)
         lose_the_last_second(there, job, recorder)
         there.wait(job, ended)
         assert (job.status, job.attempt) == ("completed", 1)
