@@ -45,7 +45,7 @@ CLASSIFICATION = Demo(
         "batch_size": 64,
         "learning_rate": 0.002,
         "optimizer": "adamw",
-        "image_size": 64,
+        "image_size": 32,
         "pretrained": False,
         "seed": 0,
         "hyperparameters": {},
