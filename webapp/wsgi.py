@@ -4,6 +4,7 @@ import logging
 
 from modelyard.settings import load_settings
 from webapp import create_app
+from webapp.garbage import collect_from_here_on
 from webapp.metrics_folder import share_between_processes
 from webapp.services.uploads import sweep_in_background
 
@@ -16,3 +17,4 @@ logging.getLogger("alembic").setLevel(logging.WARNING)  # it speaks whenever /re
 share_between_processes(settings.home)  # before create_app imports the metrics
 app = create_app(settings)
 sweep_in_background(app)
+collect_from_here_on()
