@@ -12,6 +12,22 @@ from adapters.data.description import DatasetError
 from adapters.data.images import FORMATS, MAX_IMAGE_PIXELS, to_rgb
 from adapters.data.roots import printable
 
+_LONGEST = 16  # times as long as it is wide
+
+
+def middle(image: Image.Image) -> Image.Image:
+    """Return the middle part of an image that is far longer than it is wide, others as they are.
+
+    For models that look at a centred square, whose library makes an image's shorter side that of
+    the square: one of a few bytes, 100,000 pixels by one, would become gigabytes.
+    """
+    longest = _LONGEST * min(image.size)
+    if max(image.size) <= longest:
+        return image
+    width, height = (min(side, longest) for side in image.size)
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))
+
 
 def open_rgb(source: Path | bytes) -> Image.Image:
     """Return an image as RGB, turned as its camera said, from a file or a file's content.

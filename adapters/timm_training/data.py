@@ -12,7 +12,7 @@ from timm.data.loader import PrefetchLoader, fast_collate
 from torch.utils.data import DataLoader, Dataset
 
 from adapters.data.content import Content, Sample
-from adapters.images import open_rgb
+from adapters.images import middle, open_rgb
 from adapters.randomness import Stream, derive_seed, seed_everything
 from adapters.ranks import Rank
 from adapters.schemas.timm import TimmHyperparameters
@@ -75,7 +75,10 @@ def make_transforms(
 def evaluation_transform(data_config: Mapping[str, Any]) -> Any:
     """Return timm's transform of validation: resized and cropped, as unsigned bytes (3, H, W)."""
     crop = {"crop_pct": data_config["crop_pct"], "crop_mode": data_config["crop_mode"]}
-    return create_transform(**_common(data_config), **crop)
+    transform = create_transform(**_common(data_config), **crop)
+    if crop["crop_mode"] == "center":
+        transform.transforms.insert(0, middle)
+    return transform
 
 
 def _common(data_config: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from PIL import Image
 
 import adapters.ultralytics_training.offline as offline
 from adapters.contract import ErrorKind, TaskType, TrainingError, TrainingJob
+from adapters.images import middle
 from adapters.prediction import FoundObject, Network, Prediction
 from adapters.ranks import devices_of
 from adapters.ultralytics_training.exported import exported_network
@@ -192,6 +193,7 @@ def _set_transforms(steps: Any) -> None:
     from ultralytics.data.augment import classify_transforms
 
     steps.transforms = classify_transforms(steps.imgsz)
+    steps.transforms.transforms.insert(0, middle)
     steps.device_transform = steps.host_transforms = None
 
 
@@ -202,7 +204,8 @@ def _read_scores(result: Any) -> Prediction:
 def _read_semantic(result: Any) -> Prediction:
     mask = result.semantic_mask
     mask = getattr(mask, "data", mask)
-    return Prediction(mask=torch.as_tensor(mask).squeeze().cpu().numpy().astype(np.uint8))
+    mask = torch.as_tensor(mask).reshape(result.orig_shape)
+    return Prediction(mask=mask.cpu().numpy().astype(np.uint8))
 
 
 def _read_objects(result: Any) -> Prediction:

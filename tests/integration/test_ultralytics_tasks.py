@@ -306,9 +306,21 @@ def test_outlines_train_semantic_segmentation_with_a_background(
     run = _train(_job(SEMANTIC[format], folder, tmp_path / "out", epochs=1))
     predictor = get_adapter("ultralytics").load(run.job)
     assert predictor.classes == (*CLASSES, "background")
-    (prediction,) = predictor.predict([Image.new("RGB", (30, 20))])
-    assert prediction.mask is not None
-    assert prediction.mask.shape == (20, 30)
+    for width, height in ((30, 20), (1, 1), (300, 1)):
+        (prediction,) = predictor.predict([Image.new("RGB", (width, height))])
+        assert prediction.mask is not None
+        assert prediction.mask.shape == (height, width)
+
+
+def test_a_classifier_looks_at_the_middle_of_a_line_without_filling_the_memory(
+    folder: Path, all_trained: dict[Case, Trained]
+) -> None:
+    case = next(case for case in CASES if case.task == TaskType.IMAGE_CLASSIFICATION)
+    predictor = get_adapter("ultralytics").load(_trained(case, folder, all_trained).job)
+    line = Image.new("RGB", (20_000_000, 1), (200, 100, 50))  # resized as it is: 240 GB
+    (prediction,) = predictor.predict([line])
+    assert prediction.scores is not None
+    assert prediction.scores.sum() == pytest.approx(1, abs=1e-4)
 
 
 def test_rtdetr_trains_predicts_and_is_exported(folder: Path, tmp_path: Path) -> None:
