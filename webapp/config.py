@@ -14,6 +14,14 @@ from webapp.login_limit import check_limit
 MAX_BODY_BYTES = 1024 * 1024  # what the API takes; a job's description is a few kilobytes
 _POOL_SIZE = 10  # connections a process keeps; times two processes, well below PostgreSQL's 100
 _POOL_OVERFLOW = 15
+# With a PostgreSQL whose host is gone without a word: the kernel would wait for hours.
+_PATIENCE = {
+    "connect_timeout": 5,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 25_000,  # milliseconds in which nothing that was sent is acknowledged
+}
 
 
 def configuration(settings: Settings) -> dict[str, Any]:
@@ -47,7 +55,7 @@ def _engine_options(url: str) -> dict[str, Any]:
         "pool_use_lifo": True,
     }
     if url.startswith("postgresql"):
-        options |= {"pool_pre_ping": True, "connect_args": {"connect_timeout": 5}}
+        options |= {"pool_pre_ping": True, "connect_args": _PATIENCE}
     return options
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -253,6 +255,19 @@ def test_who_is_stopped_while_all_wait_for_it_is_waited_for_no_longer(
             assert fresh(job).status == JobStatus.QUEUED
             with pytest.raises(OperationalError, match="idle-in-transaction"):
                 event_log.lock_order(stopped)
+
+
+def test_a_database_host_that_is_gone_without_a_word_is_given_up(
+    tmp_path: Path, postgres_url: str
+) -> None:
+    with (
+        application(environment(tmp_path, database_url=postgres_url)),
+        db.engine.connect() as connection,
+    ):
+        descriptor = connection.connection.driver_connection.fileno()  # type: ignore[union-attr]
+        with socket.socket(fileno=os.dup(descriptor)) as tcp:
+            assert tcp.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 25_000
+            assert tcp.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 10
 
 
 def test_a_change_meant_for_an_older_attempt_is_refused(app: Flask) -> None:
