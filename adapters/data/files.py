@@ -18,6 +18,11 @@ IMAGE_SUFFIXES = frozenset(
     (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
 )
 
+# Told of as such: they are images to whoever put them there.
+_OTHER_IMAGES = frozenset(
+    (".heic", ".heif", ".avif", ".jfif", ".jpe", ".jp2", ".jxl", ".dng", ".cr2", ".nef", ".svg")
+)
+
 # What systems leave behind; nobody put it there on purpose, so nobody is warned of it.
 _LITTER = frozenset(
     (
@@ -191,4 +196,7 @@ def _link_or_device(path: Path, real: str, *, base: Path, allowed: Sequence[str]
 
 def _unknown_file(path: Path, base: Path) -> Problem:
     name = relative_name(path, base)
+    if path.suffix.lower() in _OTHER_IMAGES:
+        message = f"'{name}' is an image of a form that is not read; save it as JPEG or PNG"
+        return warning("unknown_file", message, file=name)
     return warning("unknown_file", f"'{name}' is no image and is passed over", file=name)

@@ -157,6 +157,14 @@ def test_what_belongs_nowhere_is_warned_of_and_passed_over(tmp_path: Path):
     assert len(data.splits["train"]) == 6
 
 
+def test_an_image_of_a_form_that_is_not_read_is_told_of_as_such(tmp_path: Path):
+    make_imagefolder(tmp_path)
+    (tmp_path / "train" / "cat" / "phone.HEIC").write_bytes(b"x")
+    (problem,) = read(tmp_path).problems
+    assert (problem.severity, problem.code) == ("warning", "unknown_file")
+    assert "save it as JPEG or PNG" in problem.message
+
+
 def test_two_folders_of_one_split_are_an_error(tmp_path: Path):
     make_imagefolder(tmp_path, splits=("train", "val", "valid"))
     assert codes(imagefolder.scan(tmp_path).problems) == ["split_twice"]
