@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import random
 import socket
 
@@ -20,12 +21,17 @@ def free_port() -> int:
 
 
 def port_in_use(host: str, port: int) -> bool:
-    """Tell whether something already listens on an address."""
+    """Tell whether something already listens on an address.
+
+    Raises OSError where this machine has no such address, or does not let this user have the port.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
-        except OSError:
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
             return True
         return False

@@ -115,7 +115,9 @@ class Supervisor:
         self._wake.put(None)
 
     def start(self, service: Service) -> None:
-        """Start a service and keep it running from now on."""
+        """Start a service and keep it running; nothing is started any more after a signal."""
+        if self._stopping:
+            return
         running = _Running(service)
         running.start(self._clock())
         self._running.append(running)

@@ -28,6 +28,7 @@ from pathlib import Path
 
 from adapters import installed_frameworks
 from modelyard import launch, ports, redis_server
+from modelyard.disk import readable, room
 from modelyard.errors import ModelyardError
 from modelyard.health import local_url
 from modelyard.settings import Settings, kept_secret, write_private
@@ -37,6 +38,7 @@ ENVIRON_FILE = "running.env"
 READY_SECONDS = 60.0
 HOPELESS_FAILURES = 3  # a service that ended so often before READY will not come up by waiting
 SETUP_SECONDS = 120.0
+LEAST_FREE_BYTES = 1_000_000  # with less, neither Redis nor the database could begin
 WORKER_STOP_MARGIN_SECONDS = 0.5  # for the worker itself, after its children's grace
 
 
@@ -116,6 +118,7 @@ def up(
     supervisor = supervisor or Supervisor(say=say)
     supervisor.handle_signals()
     _make_folders(settings)
+    _require_room(settings.home)
     with _only_one(settings.home):
         plan = make_plan(settings)
         environ_file = settings.home / ENVIRON_FILE
@@ -191,6 +194,8 @@ def _start_redis(plan: Plan, server: redis_server.RedisServer, supervisor: Super
             server.url, timeout_seconds=READY_SECONDS, alive=lambda: supervisor.alive("redis")
         )
     except redis_server.RedisServerError as error:
+        if supervisor.stopping:
+            return  # it was not even started
         raise UpError(f"{error}; the end of {log}:\n{tail(log)}") from error
 
 
@@ -219,6 +224,7 @@ def _manage(plan: Plan, command: str, **environ: str) -> str:
             timeout=SETUP_SECONDS,
             check=False,
             text=True,
+            start_new_session=True,  # Ctrl-C does not cut it off: it is done in a moment
         )
     if done.returncode != 0:
         raise UpError(f"'{command}' failed; the end of {log}:\n{done.stdout}{tail(log)}")
@@ -280,6 +286,15 @@ def _make_folders(settings: Settings) -> None:
         raise UpError(f"cannot make {error.filename}: {error.strerror}") from error
 
 
+def _require_room(home: Path) -> None:
+    left = room(home)
+    if left is not None and left.free < LEAST_FREE_BYTES:
+        raise UpError(
+            f"the disk of {home} is full ({readable(left.free)} free): make room, for example with "
+            "'modelyard gc', or choose another folder with --home"
+        )
+
+
 @contextmanager
 def _only_one(home: Path) -> Iterator[None]:
     """Hold the home's lock; the kernel lets go of it however this process ends."""
@@ -299,9 +314,15 @@ def _only_one(home: Path) -> Iterator[None]:
 
 
 def _port(variable: str, host: str, port: int) -> int:
-    if port == 0:
-        return ports.free_port()
-    if ports.port_in_use(host, port):
+    port = port or ports.free_port()
+    try:
+        taken = ports.port_in_use(host, port)
+    except OSError as error:
+        raise UpError(
+            f"cannot listen on port {port} of {host}: {error.strerror}; set MODELYARD_HOST to an "
+            f"address of this machine, and {variable} to a port from 1024 on"
+        ) from error
+    if taken:
         raise UpError(
             f"port {port} of {host} is in use by another program; "
             f"choose another with {variable} (0 takes a free one)"

@@ -13,7 +13,7 @@ import click
 from flask import Flask
 from sqlalchemy.exc import OperationalError
 
-from modelyard.settings import SettingsError, load_settings
+from modelyard.settings import Settings, SettingsError, load_settings
 from modelyard.storage import StorageError
 from webapp import create_app
 from webapp.services import (
@@ -41,7 +41,7 @@ def manage() -> None:
 @manage.command()
 def migrate() -> None:
     """Create the tables, or bring them up to date."""
-    with create_app().app_context():
+    with _app_without_broker(load_settings()).app_context():
         schema.migrate()
 
 
@@ -108,15 +108,19 @@ def _offline_app() -> Flask:
     """Return an application that asks no broker and makes no key of its own."""
     settings = load_settings()
     key = settings.secret_key or UNUSED_KEY
-    app = create_app(dataclasses.replace(settings, execution_mode="subprocess", secret_key=key))
+    app = _app_without_broker(dataclasses.replace(settings, secret_key=key))
     app.config["MODELYARD"] = settings
     return app
+
+
+def _app_without_broker(settings: Settings) -> Flask:
+    return create_app(dataclasses.replace(settings, execution_mode="subprocess"))
 
 
 @manage.command("ensure-admin")
 def ensure_admin() -> None:
     """Create the administrator where there is none; tell a made-up password this once."""
-    with create_app().app_context():
+    with _app_without_broker(load_settings()).app_context():
         created = accounts.ensure_admin()
     if created is None:
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import sqlite3
 import subprocess
@@ -197,6 +198,21 @@ def test_of_two_releases_at_once_one_migrates_and_both_succeed(
     schema.check()
     copies = list((tmp_path / "backups").glob("*.db"))
     assert len(copies) == (1 if database_url.startswith("sqlite") else 0)
+
+
+def test_a_release_needs_the_database_and_no_broker(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'modelyard.db'}"
+    environ = environment(tmp_path, database_url=url, TRAINING_EXECUTION_MODE="celery")
+    environ |= {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    done = subprocess.run(
+        python("-m", "modelyard", "release"),
+        env=environ, cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "Administrator admin@modelyard.local, password" in done.stdout
+    again = create_app(load_settings(environment(tmp_path, database_url=url)))
+    with again.app_context():
+        schema.check()
 
 
 def test_a_sqlite_database_is_copied_before_its_upgrade_and_three_copies_stay(

@@ -327,3 +327,45 @@ def _is_ready(url: str) -> bool:
             return True
     except OSError:
         return False
+
+
+def test_a_stop_while_the_database_is_made_starts_nothing_more(
+    start: Callable[..., Instance],
+) -> None:
+    instance = start()
+    wait_for(lambda: "redis" in instance.output(), what="the first service")
+    for process in [*instance.below(), psutil.Process(instance.pid)]:
+        with suppress(psutil.NoSuchProcess, ProcessLookupError):
+            if os.getpgid(process.pid) == os.getpgid(instance.pid):  # as Ctrl-C in a terminal does
+                process.send_signal(signal.SIGINT)
+    assert instance.wait(timeout_seconds=60) == 0
+    assert "stopping" in instance.output()
+    assert "web " not in instance.output()
+    assert not (instance.home / "running.env").exists()
+
+
+def test_an_address_of_another_machine_is_refused_in_a_sentence(
+    start: Callable[..., Instance],
+) -> None:
+    instance = start("home", "--host", "203.0.113.7")  # set aside for documentation
+    assert instance.wait(timeout_seconds=60) == 2
+    assert "cannot listen on port" in instance.output()
+    assert "MODELYARD_HOST to an address of this machine" in instance.output()
+
+
+def test_a_full_disk_is_told_before_anything_starts(
+    start: Callable[..., Instance], tmp_path: Path
+) -> None:
+    disk = tmp_path / "full"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=500k", "tmpfs", str(disk)]
+    done = subprocess.run(mount, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
+    try:
+        instance = start("log", "--home", str(disk / "home"))
+        assert instance.wait(timeout_seconds=60) == 2
+        assert f"the disk of {disk / 'home'} is full (" in instance.output()
+        assert not (disk / "home" / "up.lock").exists()
+    finally:
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)
