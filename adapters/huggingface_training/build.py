@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -185,7 +185,19 @@ def _model(plan: Plan, weights: Weights | None, reporter: Reporter) -> Any:
             hint="They are damaged or belong to another model; replace them.",
         ) from error
     _check_loaded(model, told, weights=weights, reporter=reporter)
+    _tell_other_classes(weights, content.classes, reporter=reporter)
     return model
+
+
+def _tell_other_classes(weights: Weights, classes: Sequence[str], *, reporter: Reporter) -> None:
+    """Say that a head of as many classes was kept, though they are others or in another order."""
+    names = (weights.config or {}).get("id2label")
+    if not isinstance(names, dict) or len(names) != len(classes):
+        return
+    before = [str(names.get(str(i))) for i in range(len(classes))]
+    if before != list(classes):
+        listed = ", ".join(before[:5]) + (", …" if len(before) > 5 else "")
+        reporter.log(f"the head begins with the weights of as many other classes: {listed}")
 
 
 def _check_loaded(model: Any, told: Any, *, weights: Weights, reporter: Reporter) -> None:

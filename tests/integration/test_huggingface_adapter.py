@@ -513,6 +513,12 @@ def test_a_job_begins_with_the_best_weights_of_another(make: Make, job: Training
     name = "resnet.encoder.stages.0.layers.0.layer.0.convolution.weight"
     assert torch.allclose(best_weights(first)[name], best_weights(second)[name], atol=1e-6)
     assert any("best weights of job 7" in line for line in reporter.lines)
+    # The folders' order is that of the alphabet, the YOLO set's its own.
+    told = "the head begins with the weights of as many other classes: disc, square, triangle"
+    assert told in reporter.lines
+    again = Recorder()
+    train(elsewhere(job, "again", epochs=1, initial_dir=first.output_dir), again)
+    assert not any("other classes" in line for line in again.lines)
 
 
 # Published weights
