@@ -32,6 +32,10 @@ from tests.worker_service import ROOT
 PASSWORD = "correct horse battery staple"
 SETTLE_SECONDS = 240.0
 POWER_CUTS = 0.4  # of Redis's deaths, those that cost it its last second
+# Of ten jobs some are short, then more long ones come than there are workers, and when those train
+# an urgent one that takes a place.
+LONG, URGENT = (3, 4, 5, 6, 7), 8
+URGENT_AFTER_SECONDS = 5.0
 WEIGHTS = {"worker": 25, "child": 25, "recorder": 20, "redis": 18, "web": 12}
 
 
@@ -101,6 +105,7 @@ class Chaos:
         self.next_kind: str | None = None
         self.kills: Counter[str] = Counter()
         self.accepted: dict[int, str] = {}
+        self.displaced = 0  # attempts that gave their place to an urgent job
 
     def _python(self, name: str, *arguments: str, **environ: str) -> Part:
         command = [sys.executable, "-m", *arguments]
@@ -137,6 +142,9 @@ class Chaos:
 
     def submit(self) -> None:
         """Create a job and start it, through whatever goes wrong meanwhile."""
+        place = len(self.accepted) % 10
+        long = {"steps": 50, "step_seconds": 0.06, "loaders": 0}  # 24 s
+        urgent = {"priority": 9, "preempt": True}
         body = {
             "project_id": self.project,
             "framework": "quick",
@@ -152,7 +160,8 @@ class Chaos:
                 "step_seconds": self.random.choice([0.005, 0.02, 0.04]),
                 "loaders": self.random.choice([0, 0, 1]),
             },
-        }
+        } | ({"epochs": 8, "hyperparameters": long} if place in LONG else {})
+        body |= urgent if place == URGENT else {}
         job_id = self._insist(lambda: self.client.post("/training/jobs", body))["id"]
         try:
             self._insist(lambda: self.client.post(f"/training/jobs/{job_id}/start"))
@@ -222,8 +231,14 @@ class Chaos:
                 next_kill = time.monotonic() + pause
             if time.monotonic() >= next_submit and len(self.accepted) < self.job_count:
                 self.submit()
-                next_submit += submit_every
+                next_submit += self._pause_before_next(submit_every)
             time.sleep(0.05)
+
+    def _pause_before_next(self, usual_seconds: float) -> float:
+        place = len(self.accepted) % 10
+        if place in LONG[1:]:
+            return 0.0
+        return URGENT_AFTER_SECONDS if place == URGENT else usual_seconds
 
     def settle(self) -> float:
         """Wait until every job has ended or the time is up; return the seconds it took."""
@@ -241,6 +256,7 @@ class Chaos:
 
     def check(self) -> Findings:
         looks = Invariants(self.home, database_url=self.database_url, redis=self.redis)
+        self.displaced = looks.displaced()
         found = looks.check(accepted=self.accepted)
         self.stop_all()
         for process in processes_of(self.home):
@@ -275,8 +291,8 @@ def table(chaos: Chaos, found: Findings, *, seed: int, calm_seconds: float) -> s
     kills = ", ".join(f"{kind} {chaos.kills[kind]}" for kind in WEIGHTS)
     wrong = ", ".join(f"{kind} {count}" for kind, count in found.counts().items())
     return (
-        f"seed {seed}: {len(chaos.accepted)} jobs, {chaos.kills.total()} kills ({kills}); "
-        f"{wrong}; calm after {calm_seconds:.0f} s"
+        f"seed {seed}: {len(chaos.accepted)} jobs, {chaos.kills.total()} kills ({kills}), "
+        f"{chaos.displaced} displaced; {wrong}; calm after {calm_seconds:.0f} s"
     )
 
 
