@@ -21,6 +21,10 @@ FIRST_RETRY_SECONDS = 0.5
 LAST_RETRY_SECONDS = 5.0
 
 
+class _NotOurs(Exception):
+    """The lease is another's, or cannot be renewed."""
+
+
 class Publisher:
     """Follows a journal from an offset and appends what is new to the event stream.
 
@@ -74,26 +78,30 @@ class Publisher:
         retry_seconds = FIRST_RETRY_SECONDS
         with self._journal.open("rb") as file:
             while not self._gave_up.is_set():
-                # Cleared before reading: what is appended meanwhile sets it again.
-                closing = self._closing.is_set()
-                self._changed.clear()
-                self._go_back(file)
-                lines = self._next_lines(file)
-                if not lines:
-                    if closing:
-                        return
-                    self._changed.wait(1.0)
-                    continue
                 try:
-                    if self._publish(lines):
-                        retry_seconds = FIRST_RETRY_SECONDS
-                        continue
-                    reason: object = "the lease is not ours just now"
-                except redis.RedisError as error:
-                    reason = error
-                logger.warning("events wait in %s: %s", self._journal, reason)
-                self._gave_up.wait(retry_seconds)
-                retry_seconds = min(2 * retry_seconds, LAST_RETRY_SECONDS)
+                    if not self._publish_next(file):
+                        return
+                    retry_seconds = FIRST_RETRY_SECONDS
+                # A shared disk may refuse a read for a while, too.
+                except (_NotOurs, redis.RedisError, OSError) as error:
+                    logger.warning("events wait in %s: %s", self._journal, error)
+                    self._gave_up.wait(retry_seconds)
+                    retry_seconds = min(2 * retry_seconds, LAST_RETRY_SECONDS)
+
+    def _publish_next(self, file: BinaryIO) -> bool:
+        """Publish what is there, or wait a little for more; False where all is published."""
+        # Cleared before reading: what is appended meanwhile sets it again.
+        closing = self._closing.is_set()
+        self._changed.clear()
+        self._go_back(file)
+        lines = self._next_lines(file)
+        if lines:
+            self._publish(lines)
+        elif closing:
+            return False
+        else:
+            self._changed.wait(1.0)
+        return True
 
     def _go_back(self, file: BinaryIO) -> None:
         seq, self._again_from = self._again_from, None
@@ -120,10 +128,9 @@ class Publisher:
                 break
         return lines
 
-    def _publish(self, lines: list[bytes]) -> bool:
+    def _publish(self, lines: list[bytes]) -> None:
         if not self._lease.publish([line.rstrip(b"\n") for line in lines]):
-            return False
+            raise _NotOurs("the lease is not ours just now")
         self._offset += sum(len(line) for line in lines)
         for line in lines:
             self._on_published(Event.from_json(line))
-        return True

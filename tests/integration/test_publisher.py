@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -67,6 +69,24 @@ def test_events_wait_in_the_file_while_redis_is_away(
     assert publisher.flush(wait_seconds=20)
     # The append-only log is synced each second: the first may be gone, the rest is in order.
     assert [seq for seq in published(redis_service) if seq > 1] == list(range(2, 52))
+
+
+def test_a_disk_that_refuses_a_read_is_asked_again(
+    redis_service: RedisService, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = Publisher._next_lines
+    answers = iter([OSError(errno.EIO, "Input/output error")])
+
+    def refuse_once(publisher: Publisher, file: BinaryIO) -> list[bytes]:
+        for error in answers:
+            raise error
+        return read(publisher, file)
+
+    monkeypatch.setattr(Publisher, "_next_lines", refuse_once)
+    journal.append(EventType.LOG, {"lines": ["on a shared disk"]})
+    publisher = Publisher(held(redis_service), journal.path, start_offset=0)
+    assert publisher.flush(wait_seconds=20)
+    assert published(redis_service) == [1]
 
 
 def test_a_publisher_that_gives_up_ends_at_once(
