@@ -129,9 +129,10 @@ def test_a_backup_comes_back_while_workers_have_gone_on(
         kill(recorder)
 
         said = modelyard(here, "restore", "--replace", str(file))
-        assert f"Job {moved}: attempt 2, later than the backup, was recorded" in said
+        assert f"Job {moved}: recorded attempt 2 from its files, later than the backup" in said
         assert f"2 jobs go on, queued or running: {moved}, {steady}" in said
-        assert f"made after the backup and are lost; their files are still there: {late}" in said
+        lost = "1 job was made after the backup and is lost; its files are still there"
+        assert f"{lost}: {late}" in said
         assert job_again(waiting).status == "completed"
         here.recorder()
         for job_id in (moved, steady):

@@ -69,9 +69,10 @@ def test_a_job_that_gave_its_place_ends_with_the_weights_of_an_undisturbed_one(
     there: Site,
 ) -> None:
     there.worker("w1")
-    undisturbed = digits(there, epochs=12)
+    epochs = 40  # whoever is about to end is not displaced
+    undisturbed = digits(there, epochs=epochs)
     there.wait(undisturbed, ended, seconds=120)
-    job = digits(there, epochs=12)
+    job = digits(there, epochs=epochs)
     there.wait(job, lambda j: training(j) and j.progress["step"] > 1)
     urgent = digits(there, epochs=1, priority=9, preempt=True)
     there.wait(urgent, ended)
