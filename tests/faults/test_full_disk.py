@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.faults.site import Site, ended, training
 from webapp.services import job_actions
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of little more than what a job must find free, where one can be mounted."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=530m", "tmpfs", str(folder)]
-    done = subprocess.run(mount, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def fill(path: Path) -> None:
@@ -39,14 +25,15 @@ def fill(path: Path) -> None:
 
 
 def test_a_full_disk_ends_the_attempt_with_its_reason_and_frees_the_slot(
-    there: Site, small_disk: Path
+    there: Site, small_disk: Callable[[str], Path]
 ) -> None:
     outputs = there.home / "outputs"
-    outputs.symlink_to(small_disk)
+    disk = small_disk("530m")  # little more than what a job must find free
+    outputs.symlink_to(disk)
     there.quick_worker("w1")
     job = there.job(epochs=2, steps=12, step_seconds=0.5)
     there.wait(job, training)
-    filler = small_disk / "filler"
+    filler = disk / "filler"
     fill(filler)
     there.wait(job, lambda job: job.status == "failed")
     assert job.error is not None

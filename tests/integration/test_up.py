@@ -354,18 +354,10 @@ def test_an_address_of_another_machine_is_refused_in_a_sentence(
 
 
 def test_a_full_disk_is_told_before_anything_starts(
-    start: Callable[..., Instance], tmp_path: Path
+    start: Callable[..., Instance], small_disk: Callable[[str], Path]
 ) -> None:
-    disk = tmp_path / "full"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=500k", "tmpfs", str(disk)]
-    done = subprocess.run(mount, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
-    try:
-        instance = start("log", "--home", str(disk / "home"))
-        assert instance.wait(timeout_seconds=60) == 2
-        assert f"the disk of {disk / 'home'} is full (" in instance.output()
-        assert not (disk / "home" / "up.lock").exists()
-    finally:
-        subprocess.run(["umount", "--lazy", str(disk)], check=True)
+    disk = small_disk("500k")
+    instance = start("log", "--home", str(disk / "home"))
+    assert instance.wait(timeout_seconds=60) == 2
+    assert f"the disk of {disk / 'home'} is full (" in instance.output()
+    assert not (disk / "home" / "up.lock").exists()
