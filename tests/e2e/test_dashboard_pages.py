@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.e2e.conftest import Watch, log_in
 from tests.e2e.dashboard_server import Dashboard, Worker
+from tests.services import wait_for
 
 
 def test_a_wrong_password_is_refused_and_the_right_one_leads_to_the_projects(
@@ -195,3 +198,51 @@ def test_a_job_that_comes_while_one_looks_is_counted(page: Page, dashboard: Dash
     dashboard.job(project_id, "second")
     expect(page.locator("#experiments tbody tr")).to_have_count(2)
     expect(page.get_by_role("heading", name="Experiments")).to_have_text("Experiments 2")
+
+
+@contextmanager
+def held_back(page: Page, script: str) -> Iterator[None]:
+    """Of the page that is shown meanwhile, one script comes only at the end."""
+    held: list[Route] = []
+    page.route(f"**/js/{script}", lambda route: held.append(route))
+    yield
+    wait_for(lambda: page.evaluate("document.readyState") == "interactive" and held, what=script)
+    for route in held:
+        route.continue_()
+    page.unroute(f"**/js/{script}")
+
+
+def test_a_click_before_the_scripts_have_come_is_not_lost(page: Page, dashboard: Dashboard) -> None:
+    project_id = dashboard.project("Slow network")
+    dashboard.job(project_id, "hasty")
+    with held_back(page, "project.js"):
+        page.goto(f"/projects/{project_id}", wait_until="commit")
+        start = page.get_by_role("button", name="Start")
+        start.click()
+        start.click()
+        expect(start).to_have_attribute("aria-busy", "true")
+        expect(page.locator("[data-badge]")).to_have_text("Pending")
+    expect(page.locator("[data-badge]")).to_have_text("Queued")
+    expect(page.get_by_role("alert")).to_be_empty()
+
+
+def test_a_form_sent_before_the_scripts_have_come_is_sent_by_them(
+    page: Page, dashboard: Dashboard
+) -> None:
+    with held_back(page, "forms.js"):
+        page.goto("/", wait_until="commit")
+        page.get_by_role("button", name="New project").first.click()
+    page.get_by_label("Name").fill("Hasty")
+    page.get_by_role("button", name="Create").click()
+    expect(page.get_by_role("heading", name="Hasty")).to_be_visible()
+
+    project_id = dashboard.project("Hasty form")
+    with held_back(page, "new-job.js"):
+        page.goto(f"/projects/{project_id}/jobs/new", wait_until="commit")
+        page.get_by_label("Name").fill("before the scripts")
+        page.get_by_label("Model", exact=True).fill("resnet18")
+        epochs = page.get_by_label("Epochs", exact=True)
+        epochs.fill("7")
+        epochs.press("Enter")
+    expect(page.get_by_role("heading", name="before the scripts")).to_be_visible()
+    expect(page.locator(".stats [data-field=epochs]")).to_have_text("0 / 7")

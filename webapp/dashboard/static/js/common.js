@@ -27,9 +27,3 @@ document.getElementById("logout").addEventListener("click", (event) => logOut(ev
 setInterval(updateTimes, 5000);
 updateTimes();
 showNext();
-
-// A click that comes before a page's scripts would be lost, or would send a form as an address.
-// This event comes when all of them have run.
-document.addEventListener("DOMContentLoaded", () => {
-  for (const button of document.querySelectorAll("button[data-needs-script]")) button.disabled = false;
-});

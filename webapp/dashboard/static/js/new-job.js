@@ -127,7 +127,8 @@ function asOption(job) {
   return option;
 }
 
-// Fill the form like another job, or with the data set that a link names.
+// Fill the form like another job, or with the data set that a link names; what a person typed before
+// this script ran stays.
 function fill() {
   const { hyperparameters: values, device, tags, notes, ...rest } = initial;
   if (rest.dataset_id != null) dataset.value = rest.dataset_id;
@@ -141,12 +142,12 @@ function fill() {
   form.elements.tags.value = (tags ?? []).join(",");
   form.elements.notes.value = notes ?? "";
   if (device) form.elements.device.value = device;
-  if (form.elements.preempt) form.elements.preempt.checked = Boolean(rest.preempt);
+  if (rest.preempt && form.elements.preempt) form.elements.preempt.checked = true;
   if (rest.initial_job_id) weights.value = "job";
   else if (rest.pretrained) weights.value = "published";
   followFramework();
   if (rest.optimizer) optimizer.value = rest.optimizer;
-  hyperparameters.set(values ?? {});
+  if (values) hyperparameters.set(values);
 }
 
 dataset.addEventListener("change", followDataset);
