@@ -26,9 +26,10 @@ def main() -> int:
             format="%(asctime)s %(levelname)s %(name)s: %(message)s",
         )
         settings.require_redis()
-        from workers import runtime
+        from workers import runtime, temporary
         from workers.app import app, drain, nodename
 
+        temporary.claim()
         here = runtime.start(settings, on_drain=drain)
     except SettingsError as error:
         click.echo(f"modelyard worker: {error}", err=True)

@@ -12,12 +12,13 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from pathlib import Path
 
 from adapters import get_adapter
 from adapters.contract import StopReason, TrainingError, TrainingJob
 from adapters.finishing import RememberingReporter, finish
 from modelyard.process import die_with_parent
-from workers import leash
+from workers import leash, temporary
 from workers.reporter import PipeReporter
 
 _WARNINGS_REMEMBERED = 1000
@@ -34,9 +35,10 @@ class ChildPipes:
     log: Connection  # takes the place of stdout and stderr
 
 
-def main(job: TrainingJob, pipes: ChildPipes, threads: int) -> None:
+def main(job: TrainingJob, pipes: ChildPipes, threads: int, temporary_dir: Path) -> None:
     """Train one attempt and tell how it ended; the target of the forked process."""
     os.setsid()  # the group is what is killed, loader processes included
+    temporary.use(temporary_dir)
     if sys.platform == "linux":
         # The template's own way would be inherited: a data loader's processes would then wait
         # seconds for a template of their own, and not end with this one.

@@ -30,6 +30,7 @@ from workers.load import LoadMeter, LoadSampler
 from workers.log_lines import LogLines
 from workers.stopping import Stop, StopRequest
 from workers.template import SupervisorPipes, Template
+from workers.temporary import attempt_folder
 
 logger = logging.getLogger(__name__)
 
@@ -109,10 +110,17 @@ class Supervisor:
 
     def run(self) -> Ending:
         """Train and return how it ended, once nothing of the attempt is left: process or memory."""
-        forked = self._template.fork(self._job, still_wanted=self._wants_a_child)
+        with attempt_folder(self._job) as temporary_dir:
+            ending = self._train(temporary_dir)
+        return self._end(ending)
+
+    def _train(self, temporary_dir: Path) -> Ending:
+        forked = self._template.fork(
+            self._job, temporary_dir=temporary_dir, still_wanted=self._wants_a_child
+        )
         if forked is None:
             self._asked = self._stop.current
-            return self._end(self._judge(None))
+            return self._judge(None)
         process, pipes = forked
         assert process.pid is not None
         meter = LoadMeter(process.pid, device=self._job.compute_device)
@@ -133,7 +141,7 @@ class Supervisor:
             self._load.stop()
             pipes.close()
         held = self._see_gpus_free({process.pid, *left, *meter.pids})
-        return self._end(dataclasses.replace(self._judge(process.exitcode), held=held))
+        return dataclasses.replace(self._judge(process.exitcode), held=held)
 
     def _wants_a_child(self) -> bool:
         """Tell whether a child is still to be started: the template may take long, or hang."""

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any
 
 from adapters import adapter_module
@@ -75,9 +76,13 @@ class Template:
             process.join()
 
     def fork(
-        self, job: TrainingJob, *, still_wanted: Callable[[], bool] = lambda: True
+        self,
+        job: TrainingJob,
+        *,
+        temporary_dir: Path,
+        still_wanted: Callable[[], bool] = lambda: True,
     ) -> tuple[BaseProcess, SupervisorPipes] | None:
-        """Start a child for a placed job.
+        """Start a child for a placed job, its temporary files in a folder of its own.
 
         Waits while the template is still importing, for as long as the child is wanted; None where
         it is no more. Raises what kept the child from being started.
@@ -89,7 +94,7 @@ class Template:
         ours = SupervisorPipes(events=events_in, requests=requests_out, log=log_in)
         process = self._context.Process(
             target=child.main,
-            args=(job, theirs, self._threads),
+            args=(job, theirs, self._threads, temporary_dir),
             name=f"job-{job.id}-attempt-{job.attempt}",
         )
         # Here, not in the thread below: the template ends with the thread that has started it.

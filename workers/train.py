@@ -25,7 +25,7 @@ from adapters.frameworks import framework_info
 from adapters.wire import EventType
 from modelyard.gpus import choose_devices
 from modelyard.settings import Settings, SettingsError, load_settings
-from workers import local
+from workers import local, temporary
 from workers.attempt import place, run_attempt
 from workers.journal import Journal
 from workers.stopping import Stop, StopRequest
@@ -86,6 +86,7 @@ def main(
 ) -> None:
     """Train one job in the foreground, with no service."""
     try:
+        temporary.claim()
         if stdio:
             sys.exit(local.run_stdio())
         logging.basicConfig(level=logging.WARNING)
