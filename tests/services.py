@@ -33,13 +33,16 @@ from modelyard.process import die_with_parent
 T = TypeVar("T")
 ROOT = Path(__file__).parent.parent
 POSTGRES_BINARIES = "/usr/lib/postgresql/*/bin/pg_ctl"
+# What takes a moment on a quiet machine takes many on one that other tests use, too: a limit on a
+# wait tells that something never comes, not that it came late.
+PATIENCE_SECONDS = 120.0
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
 def wait_for(
     condition: Callable[[], T],
     *,
-    timeout_seconds: float = 30.0,
+    timeout_seconds: float = PATIENCE_SECONDS,
     what: str = "the condition",
     pause_seconds: float = 0.05,
 ) -> T:
@@ -76,7 +79,7 @@ class RedisService:
                 preexec_fn=partial(die_with_parent, os.getpid()),
             )
         redis_server.wait_until_ready(
-            self.url, timeout_seconds=10, alive=lambda: process.poll() is None
+            self.url, timeout_seconds=PATIENCE_SECONDS, alive=lambda: process.poll() is None
         )
         with self.client() as client:
             client.config_set("aof-timestamp-enabled", "yes")  # see forget()
@@ -116,7 +119,7 @@ class RedisService:
 
     def wait(self) -> None:
         assert self.process is not None
-        self.process.wait(timeout=10)
+        self.process.wait(timeout=PATIENCE_SECONDS)
 
     def _signal(self, number: signal.Signals) -> None:
         assert self.process is not None
@@ -160,11 +163,11 @@ class PostgresService:
                 preexec_fn=partial(die_with_parent, os.getpid()),
                 user=self.user, group=self.user, extra_groups=[] if self.user else None,
             )  # fmt: skip
-        wait_for(self._answers, timeout_seconds=20, what="an answer of PostgreSQL")
+        wait_for(self._answers, what="an answer of PostgreSQL")
 
     def stop(self) -> None:
         self.process.send_signal(signal.SIGINT)
-        self.process.wait(timeout=10)
+        self.process.wait(timeout=PATIENCE_SECONDS)
         shutil.rmtree(self.folder)
 
     def create_database(self) -> str:
@@ -240,7 +243,7 @@ class S3Service:
                 stdout=log, stderr=log, cwd=ROOT,
                 preexec_fn=partial(die_with_parent, os.getpid()),
             )  # fmt: skip
-        wait_for(self._answers, timeout_seconds=60, what="an answer of the S3 server")
+        wait_for(self._answers, what="an answer of the S3 server")
 
     def kill(self) -> None:
         """End it as a power cut would; started again, it has the objects it had answered for."""
@@ -363,7 +366,7 @@ class Spawned:
         return self.log.read_text(errors="replace")
 
     def wait_for(
-        self, condition: Callable[[], T], *, timeout_seconds: float = 30.0, what: str
+        self, condition: Callable[[], T], *, timeout_seconds: float = PATIENCE_SECONDS, what: str
     ) -> T:
         """Return what `condition` returns once it is true. Fails at once when the process ends."""
 
@@ -373,10 +376,10 @@ class Spawned:
 
         return wait_for(met, timeout_seconds=timeout_seconds, what=what)
 
-    def wait(self, *, timeout_seconds: float) -> int:
+    def wait(self, *, timeout_seconds: float = PATIENCE_SECONDS) -> int:
         return self.process.wait(timeout=timeout_seconds)
 
-    def stop(self, *, timeout_seconds: float = 20) -> int:
+    def stop(self, *, timeout_seconds: float = PATIENCE_SECONDS) -> int:
         """Ask it to stop as a supervisor does, and return its exit status."""
         self.process.terminate()
         return self.wait(timeout_seconds=timeout_seconds)
@@ -387,6 +390,7 @@ def answers(command: Sequence[str], environ: Mapping[str, str]) -> bool:
     program = shutil.which(command[0], path=environ.get("PATH"))
     assert program is not None, command
     done = subprocess.run(
-        [program, *command[1:]], env=environ, capture_output=True, timeout=30, check=False
-    )
+        [program, *command[1:]],
+        env=environ, capture_output=True, timeout=PATIENCE_SECONDS, check=False,
+    )  # fmt: skip
     return done.returncode == 0

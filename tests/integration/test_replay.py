@@ -153,6 +153,8 @@ def test_what_a_dead_recorder_had_read_is_recorded_first_by_the_one_that_takes_o
     publish(redis, events[:3])
     assert first._read(block=None)  # and then it dies
     publish(redis, events[3:])
+    with redis.client() as client:
+        client.persist(wire.RECORDER_TURN_KEY)  # however long the next lines take
     second._stand_by = lambda: None  # type: ignore[method-assign]
     second.step()
     assert recorded_epochs(job) == []  # not its turn
