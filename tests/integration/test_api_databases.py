@@ -11,14 +11,15 @@ from typing import Any
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import func, select
+from sqlalchemy import event, func, select
+from sqlalchemy.orm import Session
 
 from modelyard.settings import load_settings
-from tests.api import Api, Person
-from tests.services import python
+from tests.api import Api, Person, serve
+from tests.services import PATIENCE_SECONDS, python
 from webapp import create_app
 from webapp.extensions import db
-from webapp.models import Job, StatusChange, User
+from webapp.models import Dataset, Job, StatusChange, User
 from webapp.services import deletion, schema
 from webapp.services.errors import Unavailable
 
@@ -84,7 +85,7 @@ def test_migrating_twice_and_from_two_processes_does_no_harm(
     }
     command = python("-m", "webapp.manage", "migrate")
     both = [subprocess.Popen(command, env=environ) for _ in range(2)]
-    assert [process.wait(timeout=60) for process in both] == [0, 0]
+    assert [process.wait(timeout=PATIENCE_SECONDS) for process in both] == [0, 0]
     assert subprocess.run(command, env=environ, check=False).returncode == 0
 
 
@@ -150,6 +151,26 @@ def test_of_a_start_and_a_deletion_at_once_one_wins(api: Api) -> None:
     )
     assert (started, deleted) in [(200, 409), (404, 204), (400, 204)]
     assert ada.get("/training/jobs/1").status_code == (404 if deleted == 204 else 200)
+
+
+def test_data_sets_that_are_registered_in_a_project_at_once_are_all_kept(
+    tmp_path: Path, postgres_url: str
+) -> None:
+    gate = threading.Barrier(2)
+
+    def wait_for_the_other(session: Session, context: object) -> None:
+        if any(isinstance(made, Dataset) for made in session.new):
+            gate.wait()
+
+    with serve(tmp_path, DATABASE_URL=postgres_url) as api:
+        ada = api.person("ada")
+        body = {"project_id": ada.project(), "name": "shades", "path": str(api.image_folder())}
+        register = lambda: ada.post("/datasets", body).status_code  # noqa: E731
+        event.listen(Session, "after_flush", wait_for_the_other)
+        try:
+            assert at_once(register, register) == [201, 201]
+        finally:
+            event.remove(Session, "after_flush", wait_for_the_other)
 
 
 def test_of_two_refreshes_at_once_one_wins_and_its_tokens_live(api: Api) -> None:

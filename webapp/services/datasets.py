@@ -229,10 +229,12 @@ def _keep(
     db.session.add(dataset)
     try:
         db.session.flush()
+        # Shared with others that register here: each has the project's key already, by its row,
+        # and none could have it alone before the other ended.
         there = db.session.scalar(
             select(Project.id)
             .where(Project.id == project_id, Project.deleted_at.is_(None))
-            .with_for_update()
+            .with_for_update(read=True)
         )
     except IntegrityError:
         there = None
