@@ -26,6 +26,7 @@ import httpx
 from modelyard.errors import ModelyardError
 
 TIMEOUT_SECONDS = 30.0
+ANSWER_SECONDS = 120.0  # a data set is looked at meanwhile, perhaps on a busy host
 STREAM_SILENCE_SECONDS = 45.0  # three of the comment lines that an idle stream sends
 RECONNECT_SECONDS = 1.0
 END_STATUSES = frozenset({"completed", "failed", "cancelled"})
@@ -108,9 +109,8 @@ class Client:
     """One person's session with one instance."""
 
     def __init__(self, url: str, *, transport: httpx.BaseTransport | None = None) -> None:
-        self._http = httpx.Client(
-            base_url=f"{url}/api/v1", timeout=TIMEOUT_SECONDS, transport=transport
-        )
+        timeout = httpx.Timeout(TIMEOUT_SECONDS, read=ANSWER_SECONDS)
+        self._http = httpx.Client(base_url=f"{url}/api/v1", timeout=timeout, transport=transport)
         self._refresh_token: str | None = None
 
     def __enter__(self) -> Self:

@@ -21,7 +21,7 @@ from modelyard.process import die_with_parent
 
 LOG_BYTES = 5_000_000  # a longer log is put aside when its service starts
 POLL_SECONDS = 0.2
-REAP_SECONDS = 0.5  # what is left for the kernel to remove killed processes
+REAP_SECONDS = 5.0  # at most, for the kernel to remove killed processes: a moment, or a busy host
 
 
 @dataclass(frozen=True)

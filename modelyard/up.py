@@ -35,7 +35,7 @@ from modelyard.settings import Settings, kept_secret, write_private
 from modelyard.supervisor import Service, Supervisor, tail
 
 ENVIRON_FILE = "running.env"
-READY_SECONDS = 60.0
+READY_SECONDS = 180.0  # of a slow or busy host; what fails at its start is told much sooner
 HOPELESS_FAILURES = 3  # a service that ended so often before READY will not come up by waiting
 SETUP_SECONDS = 120.0
 LEAST_FREE_BYTES = 1_000_000  # with less, neither Redis nor the database could begin

@@ -84,8 +84,9 @@ class Reaper:
     def send_again(self) -> None:
         """Put on the queue what the database calls queued and the broker does not have."""
         seen_over, self._seen_over = self._seen_over, set()
-        ends_at = self._clock() + AT_ONCE_SECONDS
-        for job_id in forgotten():
+        lost = forgotten()
+        ends_at = self._clock() + AT_ONCE_SECONDS  # from here: a look at many may take that long
+        for job_id in lost:
             if self._clock() > ends_at:
                 return
             # Its worker may have died right after it began: then the file tells of the attempt.
