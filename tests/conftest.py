@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
+import hypothesis
 import pytest
 
 from tests.services import PostgresService, RedisService, S3Service, chromium
@@ -15,6 +16,11 @@ from tests.services import PostgresService, RedisService, S3Service, chromium
 # Before torch is imported, here or in a process that a test starts. Tests share the machine: a
 # second thread only waits for the first, and burns a core that another test needs.
 os.environ["OMP_NUM_THREADS"] = "1"
+
+# The same examples in each run: a fault that one in ten thousand shows is found by looking for it
+# (--hypothesis-profile=default, with more examples) and not by somebody whose change is another.
+hypothesis.settings.register_profile("repeatable", derandomize=True)
+hypothesis.settings.load_profile("repeatable")
 
 # Files that take more than a minute are begun first, in this order, that no process has one left
 # when the others have nothing; of those at work together some wait and some compute.
@@ -39,6 +45,12 @@ LONGEST = (
     "e2e/test_real_training.py",
     "faults/test_gpu_faults.py",
 )
+
+# Of generated examples, too, none fails for being slow on a machine that others use.
+hypothesis.settings.register_profile(
+    "shared machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("shared machine")
 
 # Settings of the machine or of a .env file must not decide a test.
 _SETTINGS = ("REDIS_URL", "DATABASE_URL", "TRAINING_EXECUTION_MODE")

@@ -16,6 +16,7 @@ from sqlalchemy import func, select
 from adapters.wire import EventType
 from tests.api import Api, serve
 from tests.factories import STARTED, application, environment, make_events, make_job
+from tests.services import PATIENCE_SECONDS
 from webapp.extensions import db
 from webapp.models import Job, JobEvent, LoadSample
 from webapp.services import job_actions, load
@@ -47,7 +48,8 @@ def keep(job: Job, *, seconds: float, cpu: float = 50.0, attempt: int = 1) -> No
 
 
 def test_a_meter_tells_what_its_processes_burn_and_hold() -> None:
-    meter = LoadMeter(os.getpid(), device="cpu")
+    now = 0.0
+    meter = LoadMeter(os.getpid(), device="cpu", clock=lambda: now)
     context = multiprocessing.get_context("fork")
     held = context.Event()
     child = context.Process(target=_burn, args=(held,))
@@ -55,10 +57,11 @@ def test_a_meter_tells_what_its_processes_burn_and_hold() -> None:
     assert first is not None
     child.start()
     try:
-        assert held.wait(20)
+        assert held.wait(PATIENCE_SECONDS)
+        now = 1.0
         second = meter.sample()
         assert second is not None
-        assert second["cpu_percent"] > 20.0  # the child's loop, on a shared core
+        assert second["cpu_percent"] > 25.0  # of a second, of which the child has burnt 0.3 s
         assert second["memory_bytes"] - first["memory_bytes"] > 50 * 2**20
     finally:
         child.kill()
