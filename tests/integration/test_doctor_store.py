@@ -15,7 +15,7 @@ from modelyard.checks import store as checks
 from modelyard.ports import free_port
 from modelyard.settings import Settings, load_settings
 from modelyard.storage import StorageError, Store
-from tests.services import S3Service
+from tests.services import PATIENCE_SECONDS, S3Service
 
 SECRET = "the-secret-of-this-test"
 
@@ -27,6 +27,11 @@ def _no_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+
+
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "ANSWER_SECONDS", PATIENCE_SECONDS)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from sqlalchemy import update
 from adapters import wire
 from adapters.wire import EventType
 from tests.factories import FINISHED, STARTED, application, environment, make_events, make_job
-from tests.services import RedisService
+from tests.services import PATIENCE_SECONDS, RedisService
 from webapp.extensions import db
 from webapp.models import Attempt, Job, User
 from webapp.models.columns import utc_now
@@ -57,6 +57,12 @@ def hand_back(job: Job) -> None:
 
 def given(url: str, *queues: str) -> list[int]:
     """Return the jobs in the order in which a worker's channel gets their messages."""
+    queues = queues or ("timm",)
+    waiting = sum(
+        int(redis_client().llen(wire.priority_list(queue, step)))
+        for queue in queues
+        for step in range(wire.PRIORITY_STEPS)
+    )
     found: list[int] = []
 
     def take(message: Any) -> None:
@@ -68,14 +74,12 @@ def given(url: str, *queues: str) -> list[int]:
         "queue_order_strategy": "workers.queue_order:OldestFirst",
     }
     with Connection(url, transport_options=options) as connection, connection.channel() as channel:
-        for queue in queues or ("timm",):
+        for queue in queues:
             channel.queue_declare(queue)
             channel.basic_consume(queue, no_ack=False, callback=take, consumer_tag=queue)
-        while True:
-            try:
-                connection.drain_events(timeout=0.2)
-            except TimeoutError:
-                return found
+        while len(found) < waiting:
+            connection.drain_events(timeout=PATIENCE_SECONDS)
+    return found
 
 
 def expected_order(*several: Job) -> list[int]:

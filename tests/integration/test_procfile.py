@@ -16,7 +16,7 @@ import psycopg
 import pytest
 
 from modelyard.ports import free_port
-from tests.services import Spawned, answers
+from tests.services import PATIENCE_SECONDS, Spawned, answers
 
 ROOT = Path(__file__).parents[2]
 WORKERS = ["timm", "ultralytics", "huggingface"]
@@ -49,29 +49,30 @@ def test_the_procfile_has_a_process_for_each_part() -> None:
 
 def test_release_prepares_the_database_and_ends(environ: dict[str, str], tmp_path: Path) -> None:
     with honcho("start", "release", environ=environ, folder=tmp_path) as release:
-        assert release.wait(timeout_seconds=60) == 0, release.output()
+        assert release.wait() == 0, release.output()
     dsn = environ["DATABASE_URL"].replace("+psycopg", "")
     with psycopg.connect(dsn) as connection:
         assert connection.execute("SELECT count(*) FROM alembic_version").fetchone() == (1,)
 
 
+@pytest.mark.timeout(600)
 def test_honcho_runs_the_whole_of_it(environ: dict[str, str], tmp_path: Path) -> None:
     port = free_port()
     # honcho counts up by a hundred from one process of the file to the next.
     base = port - 100 * PROCESSES.index("web")
     with honcho("start", "--port", str(base), environ=environ, folder=tmp_path) as everything:
         url = f"http://127.0.0.1:{port}/readyz"
-        everything.wait_for(lambda: _is_ready(url), timeout_seconds=90, what="the web process")
+        everything.wait_for(lambda: _is_ready(url), what="the web process")
         for name in [*WORKERS, "recorder", "flower"]:
             part = "worker" if name in WORKERS else name
             own = {**environ, "MODELYARD_WORKER_NAME": f"{os.uname().nodename}-{name}"}
             healthy = partial(answers, ["modelyard", "health", part], own)
-            everything.wait_for(healthy, timeout_seconds=90, what=f"an answer of {name}")
+            everything.wait_for(healthy, what=f"an answer of {name}")
         assert everything.alive(), everything.output()
         below = psutil.Process(everything.pid).children(recursive=True)
         everything.process.send_signal(signal.SIGTERM)
-        everything.wait(timeout_seconds=20)
-    _, alive = psutil.wait_procs(below, timeout=10)
+        everything.wait()
+    _, alive = psutil.wait_procs(below, timeout=PATIENCE_SECONDS)
     assert not alive, [process.cmdline() for process in alive]
 
 

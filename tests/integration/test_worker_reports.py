@@ -40,10 +40,10 @@ def test_a_childs_load_is_sampled_while_it_trains_and_the_worker_tells_its_model
         return len(load.curves(job)["cpu_percent"]) >= 3
 
     try:
-        wait_for(sampled, timeout_seconds=120, what="three samples")
+        wait_for(sampled, what="three samples")
     except TimeoutError as error:
         raise AssertionError(f"{error}\n{there.logs()}") from None
-    [worker] = broker.workers()
+    [worker] = wait_for(broker.workers, what="the worker")
     told = worker["models"]["timm"]
     assert (told["models"], told["missing"], told["weights"]) == (len(models("timm")), [], [])
     assert told["version"] == worker["versions"]["timm"]
@@ -53,4 +53,4 @@ def test_a_childs_load_is_sampled_while_it_trains_and_the_worker_tells_its_model
     assert {(sample.attempt, sample.gpu_percent) for sample in samples} == {(1, None)}
     assert len(list(db.session.scalars(select(JobEvent).filter_by(type="load")))) == 1
     job_actions.cancel(job, mode=job_actions.CancelMode.KILL, actor="test")
-    wait_for(job_is(job, lambda j: j.status == "cancelled"), timeout_seconds=30, what="the end")
+    wait_for(job_is(job, lambda j: j.status == "cancelled"), what="the end")
