@@ -107,8 +107,9 @@ class StreamRecorder:
             self._exports_at = time.monotonic() + EXPORTS_SECONDS
             exports.follow()
         if time.monotonic() >= self._preemption_at:
-            self._preemption_at = time.monotonic() + preemption.EVERY_SECONDS
+            began = time.monotonic()
             preemption.follow()
+            self._preemption_at = preemption.next_look(began=began, ended=time.monotonic())
         if time.monotonic() >= self._packing_at:
             self._packing_at = time.monotonic() + PACKING_SECONDS
             self._packing.follow()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from tests.factories import TIME
 from webapp.models import Job
-from webapp.services.preemption import ABOUT_TO_END_SECONDS, choose
+from webapp.services.preemption import ABOUT_TO_END_SECONDS, EVERY_SECONDS, choose, next_look
 
 
 def queued(id: int, *, priority: int = 9, preempt: bool = True, **fields: Any) -> Job:
@@ -153,3 +154,36 @@ def test_a_job_that_is_just_being_taken_displaces_nobody() -> None:
 def test_a_job_that_is_not_to_be_taken_yet_holds_up_nobody() -> None:
     waiting = [queued(5, preempt=False), queued(9)]
     assert pairs(waiting, [running(1, priority=1)], not_sent=(5,)) == [(1, 9)]
+
+
+def test_no_more_of_the_queue_is_read_than_can_matter() -> None:
+    """Behind one that waits for the next place of each worker, nobody has one made."""
+    read: list[int] = []
+
+    def in_turn() -> Iterator[Job]:
+        for id in range(10, 1000):
+            read.append(id)
+            yield queued(id, preempt=id == 999)
+
+    asked: list[int] = []
+
+    def is_sent(job: Any) -> bool:
+        asked.append(job.id)
+        return True
+
+    at_work = [running(1, priority=2), running(2, priority=2, worker="w2")]
+    two = [worker(), worker("w2")]
+    assert choose(in_turn(), at_work, two, left={}, is_sent=is_sent) == []
+    assert (read, asked) == ([10, 11], [10])
+
+    read.clear()
+    two[1] = worker("w2", frameworks=["ultralytics"])  # somebody may still come for it
+    assert choose(in_turn(), at_work, two, left={}, is_sent=is_sent) == []
+    assert len(read) == 990
+    assert asked == [10, 10]
+
+
+@pytest.mark.parametrize(("took", "pause"), [(0.001, 0.999), (0.09, 0.91), (0.2, 2.0)])
+def test_a_look_takes_a_tenth_of_the_time_at_most(took: float, pause: float) -> None:
+    assert EVERY_SECONDS == 1.0
+    assert next_look(began=50.0, ended=50.0 + took) == pytest.approx(50.0 + took + pause)

@@ -55,6 +55,33 @@ def task_ids(queue: str, *, priorities: Iterable[int] = range(wire.PRIORITY_STEP
     return {_id(item) for priority in priorities for item in _messages(queue, priority)}
 
 
+class Sent:
+    """Which messages wait, read from the end that workers take from, as far as it is needed.
+
+    It may miss one, where others come or go between two of its reads.
+    """
+
+    _READ_AT_ONCE = 100
+
+    def __init__(self) -> None:
+        self._known: dict[str, set[str]] = {}  # by list: ids of the messages read
+        self._unread: dict[str, int] = {}  # by list: how many messages were not read yet
+
+    def has(self, queue: str, *, task_id: str, priority: int) -> bool:
+        """Tell whether a message waited on a queue when that was first asked. Raises RedisError."""
+        name = _list(queue, priority)
+        known = self._known.setdefault(name, set())
+        if name not in self._unread:
+            self._unread[name] = redis_client().llen(name)
+        while task_id not in known and self._unread[name] > 0:
+            last = self._unread[name]
+            first = max(0, last - self._READ_AT_ONCE)
+            items = cast(list[str], redis_client().lrange(name, first, last - 1))
+            known.update(map(_id, items))
+            self._unread[name] = first
+        return task_id in known
+
+
 def _messages(queue: str, priority: int) -> list[str]:
     return cast(list[str], redis_client().lrange(_list(queue, priority), 0, -1))
 

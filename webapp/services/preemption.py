@@ -11,11 +11,12 @@ so another recorder goes on from there and asks for no second place.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import closing
 from typing import Any
 
-from sqlalchemy import and_, func, or_, select
-from sqlalchemy.orm import Session, load_only
+from sqlalchemy import Row, and_, func, or_, select
+from sqlalchemy.orm import Session
 
 from adapters import wire
 from webapp.extensions import db
@@ -24,7 +25,7 @@ from webapp.models.columns import utc_now
 from webapp.services import broker, event_log
 from webapp.services.executors import message_queue
 from webapp.services.job_actions import CancelMode, send_handed_back
-from webapp.services.message_order import task_ids
+from webapp.services.message_order import Sent, task_ids
 from webapp.services.waiting import TURN_ORDER, Workers, can_take, seconds_left
 
 logger = logging.getLogger(__name__)
@@ -36,11 +37,17 @@ ABOUT_TO_END_SECONDS = 5.0
 # A worker that is silent for longer may be dead.
 HEARD_SECONDS = 2.5 * wire.WORKER_HEARTBEAT_SECONDS
 _PREEMPT_TTL_SECONDS = 60  # it is told again every second
+# A look may take this share of the recorder's time: with thousands of jobs ahead of an urgent one
+# it is longer, and what was decided holds until the next.
+SHARE_OF_TIME = 0.1
 # Of jobs that wait, here and in can_take.
 _LOOKED_AT = (
-    Job.attempt, Job.priority, Job.preempt, Job.queue, Job.framework, Job.model_name,
+    Job.id, Job.attempt, Job.priority, Job.preempt, Job.queue, Job.framework, Job.model_name,
     Job.device_choice,
 )  # fmt: skip
+_READ_AT_ONCE = 200
+
+Waiting = Job | Row[*tuple[Any, ...]]
 
 
 def follow() -> None:
@@ -49,14 +56,18 @@ def follow() -> None:
         return
     before = _asked()
     workers = _heard(broker.workers())
-    waiting = _queued(db.session())
-    sent = {
-        id
-        for queue, priority in {(message_queue(job), job.priority) for job in waiting}
-        for id in task_ids(queue, priorities=[priority])
-    }
-    lost = [job.id for job in waiting if wire.task_id(job.id, job.attempt) not in sent]
-    asked = decide(workers, is_sent=lambda job: wire.task_id(job.id, job.attempt) in sent)
+    sent = Sent()
+    known: dict[int, bool] = {}
+
+    def is_sent(job: Waiting) -> bool:
+        task_id = wire.task_id(job.id, job.attempt)
+        known[job.id] = sent.has(message_queue(job), task_id=task_id, priority=job.priority)
+        return known[job.id]
+
+    # Redis is asked before the lock is held; who comes in between has to wait for the next look.
+    _look(db.session(), workers, is_sent=is_sent)
+    db.session.rollback()
+    asked = decide(workers, is_sent=lambda job: known.get(job.id, False))
     client = broker.redis_client()
     for job in asked:
         told = f"{job.attempt}:{job.displaced_by}"
@@ -64,10 +75,16 @@ def follow() -> None:
     for job_id in before - {job.id for job in asked}:
         client.delete(wire.preempt_key(job_id))
     # What is lost is sent again now, not by the reaper: the place would be another's by then.
-    promised = {job.displaced_by for job in asked}
-    for job_id in lost:
-        if job_id in promised:
-            send_handed_back(job_id)
+    for urgent in _queued_among({job.displaced_by for job in asked}):
+        if not is_sent(urgent) and wire.task_id(urgent.id, urgent.attempt) not in task_ids(
+            message_queue(urgent), priorities=[urgent.priority]
+        ):
+            send_handed_back(urgent.id)
+
+
+def next_look(*, began: float, ended: float) -> float:
+    """Return when to look again, by the clock that a look was timed with."""
+    return max(began + EVERY_SECONDS, ended + (ended - began) / SHARE_OF_TIME)
 
 
 def wanted() -> bool:
@@ -77,7 +94,7 @@ def wanted() -> bool:
     return db.session.scalar(select(Job.id).where(or_(is_urgent, is_asked)).limit(1)) is not None
 
 
-def decide(workers: Workers, *, is_sent: Callable[[Job], bool]) -> list[Job]:
+def decide(workers: Workers, *, is_sent: Callable[[Waiting], bool]) -> list[Job]:
     """Decide who gives its place to whom, commit, and return all that are asked for theirs.
 
     ``is_sent`` tells whether a queued job's message waits to be taken. A job that need not give its
@@ -85,23 +102,26 @@ def decide(workers: Workers, *, is_sent: Callable[[Job], bool]) -> list[Job]:
     """
     session = db.session()
     event_log.lock_order(session)  # no change of status passes in between
-    queued = _queued(session)
-    running = list(
-        session.scalars(
-            select(Job).where(Job.status.in_([S.RUNNING, S.CANCELLING])),
-            execution_options={"populate_existing": True},
-        )
-    )
+    running = _running(session)
+    waiting = _queued_among({job.displaced_by for job in running})
     for job in running:
-        if job.displaced_by is not None and not _is_needed(job, queued):
+        if job.displaced_by is not None and not _is_needed(job, waiting):
             logger.info("job %s may keep its place", job.id)
             _set(session, job, displaced_by=None)
-    left = seconds_left()
-    for job, urgent in choose(queued, running, workers, left=left, is_sent=is_sent):
+    session.flush()
+    for job, urgent in _look(session, workers, is_sent=is_sent):
         logger.info("job %s is to give its place to job %s", job.id, urgent.id)
         _set(session, job, displaced_by=urgent.id)
     session.commit()
     return [job for job in running if job.displaced_by is not None]
+
+
+def _look(
+    session: Session, workers: Workers, *, is_sent: Callable[[Waiting], bool]
+) -> list[tuple[Job, Waiting]]:
+    with closing(_queued(session)) as queued:
+        running, left = _running(session), seconds_left()
+        return choose(queued, running, workers, left=left, is_sent=is_sent)
 
 
 def _set(session: Session, job: Job, *, displaced_by: int | None) -> None:
@@ -114,27 +134,31 @@ def _set(session: Session, job: Job, *, displaced_by: int | None) -> None:
 
 
 def choose(
-    queued: Sequence[Job],
+    queued: Iterable[Waiting],
     running: Sequence[Job],
     workers: Workers,
     *,
     left: Mapping[int, float],
-    is_sent: Callable[[Job], bool],
-) -> list[tuple[Job, Job]]:
+    is_sent: Callable[[Waiting], bool],
+) -> list[tuple[Job, Waiting]]:
     """Return pairs: a running job and the queued one that it is to give its place to.
 
     ``queued`` come in the order in which they will be taken. Each takes a place that is free or
-    about to be, if there is one; only who is next, and urgent, has one made. ``left`` are the
-    seconds left of running jobs by id, where they are known.
+    about to be, if there is one; only who is next, and urgent, has one made. No more of them are
+    read than can matter. ``left`` are the seconds left of running jobs by id, where they are known.
     """
     places = {worker["name"]: _places(worker, running, left) for worker in workers}
     served = {job.displaced_by for job in running if job.worker in places}
-    chosen: list[tuple[Job, Job]] = []
+    chosen: list[tuple[Job, Waiting]] = []
     behind: set[str] = set()  # workers whose next place is for someone who goes before
     for job in queued:
+        fitting = [worker["name"] for worker in workers if can_take(worker, job)]
+        if not any(places[name] > 0 or name not in behind for name in fitting):
+            if not any(places[name] > 0 or name not in behind for name in places):
+                break  # for whoever comes, all of them are spoken for
+            continue
         if job.id in served or not is_sent(job):
             continue  # or it is being taken just now, or it is not to be taken yet
-        fitting = [worker["name"] for worker in workers if can_take(worker, job)]
         free = next((name for name in fitting if places[name] > 0), None)
         if free is not None:
             places[free] -= 1
@@ -191,11 +215,11 @@ def _about_to_end(job: Job, left: Mapping[int, float]) -> bool:
     return abs(left.get(job.id, float("inf"))) < ABOUT_TO_END_SECONDS  # not: overdue for long
 
 
-def _is_needed(job: Job, queued: Sequence[Job]) -> bool:
+def _is_needed(job: Job, waiting: Sequence[Waiting]) -> bool:
     """Tell whether the urgent job that is to have a running one's place still waits for it."""
     return not _is_trained(job) and any(
         urgent.id == job.displaced_by and urgent.preempt and urgent.priority > job.priority
-        for urgent in queued
+        for urgent in waiting
     )
 
 
@@ -204,13 +228,29 @@ def _is_trained(job: Job) -> bool:
     return (job.progress or {}).get("phase") == "evaluate"
 
 
-def _queued(session: Session) -> list[Job]:
-    """Return, in their order, what is queued and at least as urgent as some job that preempts."""
+def _queued(session: Session) -> Generator[Waiting, None, None]:
+    """Yield, in their order, what is queued and at least as urgent as some job that preempts."""
     is_queued = Job.status == S.QUEUED
     least = select(func.min(Job.priority)).where(is_queued, Job.preempt).scalar_subquery()
-    statement = select(Job).where(is_queued, Job.priority >= least).order_by(*TURN_ORDER)
-    # Thousands may wait, and this is asked every second: only what is looked at is read.
-    statement = statement.options(load_only(*_LOOKED_AT))
+    statement = select(*_LOOKED_AT).where(is_queued, Job.priority >= least).order_by(*TURN_ORDER)
+    # Thousands may wait, and this is asked every second: only what is looked at is read, and no
+    # more rows than are wanted.
+    rows = session.execute(statement, execution_options={"yield_per": _READ_AT_ONCE})
+    try:
+        yield from rows
+    finally:
+        rows.close()
+
+
+def _queued_among(ids: Iterable[int | None]) -> list[Waiting]:
+    """Return which of some jobs are queued."""
+    wanted = [id for id in ids if id is not None]
+    statement = select(*_LOOKED_AT).where(Job.id.in_(wanted), Job.status == S.QUEUED)
+    return list(db.session.execute(statement)) if wanted else []
+
+
+def _running(session: Session) -> list[Job]:
+    statement = select(Job).where(Job.status.in_([S.RUNNING, S.CANCELLING]))
     return list(session.scalars(statement, execution_options={"populate_existing": True}))
 
 

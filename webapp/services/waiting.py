@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import Row, func, select
 
 from adapters.contract import DeviceChoice
 from modelyard.gpu_holders import find_holder
@@ -73,7 +73,7 @@ def serving(workers: Workers, queue: str) -> Workers:
     return [worker for worker in workers if queue in worker["frameworks"]]
 
 
-def can_take(worker: dict[str, Any], job: Job) -> bool:
+def can_take(worker: dict[str, Any], job: Job | Row[*tuple[Any, ...]]) -> bool:
     """Tell whether a job may go to a worker, once that has a free slot."""
     return (
         job.queue in worker["frameworks"]
@@ -191,7 +191,7 @@ def _held(active: Workers) -> list[str]:
     ]
 
 
-def _has_model(worker: dict[str, Any], job: Job) -> bool:
+def _has_model(worker: dict[str, Any], job: Job | Row[*tuple[Any, ...]]) -> bool:
     """Tell whether a worker has a job's model, as far as it has told."""
     told = worker.get("models", {}).get(job.framework, {})
     return job.model_name not in told.get("missing", [])
