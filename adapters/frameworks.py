@@ -12,11 +12,11 @@ from __future__ import annotations
 import dataclasses
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, EntryPoints, entry_points
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
@@ -24,6 +24,7 @@ from adapters.contract import DatasetFormat, TaskType, UnknownFramework
 from adapters.schemas import huggingface as huggingface_schema
 from adapters.schemas import timm as timm_schema
 from adapters.schemas import ultralytics as ultralytics_schema
+from adapters.schemas.misfits import JobFacts, Misfit
 
 if TYPE_CHECKING:
     from adapters.catalog import ModelEntry
@@ -47,6 +48,8 @@ class FrameworkInfo:
     formats: Mapping[TaskType, tuple[DatasetFormat, ...]]  # what each task can be trained on
     optimizers: tuple[str, ...]  # the first is the default
     hyperparameters: type[BaseModel]
+    # Yields what cannot be trained though it is in its range: (checked hyperparameters, job).
+    misfits: Callable[[Any, JobFacts], Iterable[Misfit]] | None = None
     image_size_step: int = 1  # an image's side must be a multiple of it
     largest_learning_rate: float = 10.0
     multi_label: bool = False  # image classification: whether an image may have several classes
@@ -74,6 +77,7 @@ _TIMM = FrameworkInfo(
     multi_label=True,
     optimizers=timm_schema.OPTIMIZERS,
     hyperparameters=timm_schema.TimmHyperparameters,
+    misfits=timm_schema.misfits,
     adapter="adapters.timm_adapter:TimmAdapter",
     library="timm",
     distributions=("timm",),
@@ -98,6 +102,7 @@ _ULTRALYTICS = FrameworkInfo(
     },
     optimizers=ultralytics_schema.OPTIMIZERS,
     hyperparameters=ultralytics_schema.UltralyticsHyperparameters,
+    misfits=ultralytics_schema.misfits,
     image_size_step=ultralytics_schema.IMAGE_SIZE_STEP,
     largest_learning_rate=ultralytics_schema.LARGEST_LEARNING_RATE,
     adapter="adapters.ultralytics_adapter:UltralyticsAdapter",
@@ -131,6 +136,7 @@ _HUGGINGFACE = FrameworkInfo(
     },
     optimizers=huggingface_schema.OPTIMIZERS,
     hyperparameters=huggingface_schema.HuggingFaceHyperparameters,
+    misfits=huggingface_schema.misfits,
     multi_label=True,
     adapter="adapters.huggingface_adapter:HuggingFaceAdapter",
     library="transformers",

@@ -32,16 +32,6 @@ def computes_in_bf16(device: torch.device) -> bool:
     return any(capabilities.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16"))
 
 
-def refuse_fp16_without_gpu(precision: str, device: torch.device) -> None:
-    """Raise TrainingError(UNSUPPORTED) where float16 is asked of a processor."""
-    if precision == "fp16" and device.type != "cuda":
-        raise TrainingError(
-            ErrorKind.UNSUPPORTED,
-            "precision fp16 needs a GPU",
-            hint="Take 'auto': it picks what the device is fast in.",
-        )
-
-
 def loader_processes(wanted: int | None, device: torch.device, *, ranks: int) -> int:
     """Return how many processes load images for each of some ranks; None leaves it to us."""
     if wanted is not None:

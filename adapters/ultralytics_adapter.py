@@ -137,7 +137,7 @@ class _Attempt:
 
     def _prepare(self) -> None:
         """Make what the library reads: its view of the data set and the weights to begin with."""
-        content = read_content(self._job)
+        content = read_content(self._job, self._options)
         if self._rank.number == 0:
             self._write_files(content)
         self._rank.agree(None)  # the others find them

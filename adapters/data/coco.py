@@ -35,7 +35,7 @@ from adapters.data.coco_panoptic import (
 from adapters.data.coco_table import CocoTable, read_table
 from adapters.data.content import Sample, SplitRule
 from adapters.data.description import DatasetError, Problem
-from adapters.data.drawing import MAX_MASK_CLASSES, with_background
+from adapters.data.drawing import MAX_MASK_CLASSES
 from adapters.data.files import IMAGE_SUFFIXES, error, list_images, relative_name, warning
 from adapters.data.problems import ProblemList
 from adapters.data.roots import (
@@ -46,6 +46,7 @@ from adapters.data.roots import (
     unreadable_as_dataset_error,
 )
 from adapters.data.split import hold_out
+from adapters.data.task_classes import with_background
 
 
 def scan(

@@ -17,8 +17,9 @@ from adapters.data.coco_objects import CocoObjects, mirrored
 from adapters.data.coco_panoptic import PanopticSegments, panoptic_folder
 from adapters.data.content import Annotation, Content, Keypoints, Object, Sample
 from adapters.data.description import DatasetError, Severity
-from adapters.data.drawing import MAX_MASK_CLASSES, with_background
+from adapters.data.drawing import MAX_MASK_CLASSES
 from adapters.data.files import list_images
+from adapters.data.task_classes import with_background
 
 Part = CocoObjects | PanopticSegments  # what one annotation file says
 

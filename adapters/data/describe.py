@@ -19,7 +19,6 @@ from adapters.data import yolo
 from adapters.data.content import IGNORED, Annotation, Content, Sample, SplitRule
 from adapters.data.description import Description, Problem
 from adapters.data.detecting import detect_format
-from adapters.data.drawing import BACKGROUND
 from adapters.data.files import composed, error, relative_name, warning
 from adapters.data.fingerprint import begun_fingerprint
 from adapters.data.images import CheckedFile, check_image
@@ -27,6 +26,7 @@ from adapters.data.problems import ProblemList
 from adapters.data.reading import require_task, scan
 from adapters.data.roots import is_inside, unreadable_as_dataset_error
 from adapters.data.statistics import Statistics
+from adapters.data.task_classes import BACKGROUND
 from adapters.data.yolo_content import YoloContent
 
 Progress = Callable[[int, int], None]  # images looked at, images in all

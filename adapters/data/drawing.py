@@ -10,15 +10,7 @@ from PIL import Image, ImageDraw
 
 from adapters.data.content import IGNORED, Object
 
-BACKGROUND = "background"
 MAX_MASK_CLASSES = 255  # ids 0 to 254; 255 is IGNORED
-
-
-def with_background(classes: Sequence[str]) -> tuple[tuple[str, ...], int]:
-    """Return the classes of the pixels of a set of outlines, and the id of the background."""
-    if BACKGROUND in classes:
-        return tuple(classes), classes.index(BACKGROUND)
-    return (*classes, BACKGROUND), len(classes)
 
 
 def class_mask(

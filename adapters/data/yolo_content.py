@@ -14,10 +14,11 @@ from adapters.contract import DatasetFormat, TaskType
 from adapters.data import yolo
 from adapters.data.content import Annotation, Content, Keypoints, Object, Sample, SplitRule
 from adapters.data.description import DatasetError, Problem, Severity
-from adapters.data.drawing import MAX_MASK_CLASSES, class_mask, with_background
+from adapters.data.drawing import MAX_MASK_CLASSES, class_mask
 from adapters.data.files import relative_name, warning
 from adapters.data.images import image_size
 from adapters.data.split import hold_out
+from adapters.data.task_classes import with_background
 from adapters.data.yolo_check import LabelRules, check_label
 
 _OF_OUTLINES = (

@@ -9,7 +9,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from adapters.data.content import IGNORED, Object
-from adapters.data.drawing import BACKGROUND, object_mask
+from adapters.data.drawing import object_mask
+from adapters.data.task_classes import BACKGROUND
 from adapters.prediction import FoundObject
 
 SIDE = 360  # pixels of a picture's longer side

@@ -18,7 +18,6 @@ from adapters.huggingface_training.zoo import ModelSpec, find_spec
 from adapters.machine import (
     computes_in_bf16,
     loader_processes,
-    refuse_fp16_without_gpu,
     torch_device,
 )
 from adapters.ranks import Rank
@@ -27,7 +26,9 @@ from adapters.schemas.huggingface import (
     DEFAULT_OPTIMIZER,
     OPTIMIZERS,
     HuggingFaceHyperparameters,
+    misfits,
 )
+from adapters.schemas.misfits import JobFacts, refuse
 
 TASKS = (
     TaskType.IMAGE_CLASSIFICATION,
@@ -144,15 +145,28 @@ def make_plan(job: TrainingJob, content: Content, *, rank: Rank | None = None) -
         )
     if job.epochs < 1 or job.batch_size < 0:
         raise _unsupported("epochs must be at least 1, batch size at least 0 (found by trial)")
-    _check_for_task(job, hyperparameters, content)
+    _check_for_task(job, hyperparameters)
     rank = rank or Rank(job.compute_device)
     device = torch_device(rank.device)
+    facts = JobFacts(
+        task_type=job.task_type,
+        model_name=job.model_name,
+        epochs=job.epochs,
+        batch_size=job.batch_size or None,
+        image_size=job.image_size,
+        on_cpu=device.type != "cuda",
+        multi_label=content.multi_label,
+        classes=tuple(content.classes),
+        train_images=len(content.splits.get("train", ())),
+        devices=rank.total,
+    )
+    refuse(misfits(hyperparameters, facts))
     plan = Plan(
         job=job,
         hyperparameters=hyperparameters,
         spec=spec,
         content=content,
-        image_size=_image_size(job, spec),
+        image_size=job.image_size or spec.image_size,
         device=device,
         rank=rank,
         optimizer=optimizer,
@@ -172,7 +186,7 @@ def _hyperparameters(job: TrainingJob) -> HuggingFaceHyperparameters:
         raise _unsupported(f"hyperparameter '{name}': {first['msg']}") from error
 
 
-def _check_for_task(job: TrainingJob, hp: HuggingFaceHyperparameters, content: Content) -> None:
+def _check_for_task(job: TrainingJob, hp: HuggingFaceHyperparameters) -> None:
     """Refuse what would be passed over in silence."""
     for name, field in type(hp).model_fields.items():
         tasks = tasks_of(field)
@@ -182,28 +196,9 @@ def _check_for_task(job: TrainingJob, hp: HuggingFaceHyperparameters, content: C
                 f"{', '.join(tasks)}",
                 hint="Leave it out.",
             )
-    weights = hp.class_weights
-    if isinstance(weights, list) and len(weights) != len(content.classes):
-        raise _unsupported(
-            f"hyperparameter 'class_weights' has {len(weights)} numbers and the data set has "
-            f"{len(content.classes)} classes",
-            hint="Give one number a class, in their order.",
-        )
-
-
-def _image_size(job: TrainingJob, spec: ModelSpec) -> int:
-    size = job.image_size or spec.image_size
-    if size % spec.size_step:
-        near = max(1, round(size / spec.size_step)) * spec.size_step
-        raise _unsupported(
-            f"{spec.name} takes image sizes that are multiples of {spec.size_step}, not {size}",
-            hint=f"Take {near}, or leave it to the model's own, {spec.image_size}.",
-        )
-    return size
 
 
 def _precision(choice: str, device: torch.device, task_type: TaskType) -> str:
-    refuse_fp16_without_gpu(choice, device)
     if choice != "auto":
         return choice
     # The matching of boxes to objects is decided by small differences of costs.

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from adapters.contract import TaskType
+from adapters.huggingface_training.zoo import find_spec
 from adapters.schemas.fields import for_tasks, number
+from adapters.schemas.misfits import (
+    JobFacts,
+    Misfit,
+    fp16_without_gpu,
+    wrong_class_weights,
+)
 
 # Those of the Trainer that need no further package.
 OPTIMIZERS = ("adamw", "sgd", "adafactor", "rmsprop", "adagrad")
@@ -137,3 +145,18 @@ class HuggingFaceHyperparameters(BaseModel):
         if isinstance(self.class_weights, list) and not any(self.class_weights):
             raise ValueError("class_weights are all 0: nothing would be learnt")
         return self
+
+
+def misfits(options: HuggingFaceHyperparameters, job: JobFacts) -> Iterator[Misfit]:
+    """Yield what transformers cannot train though each value is in its own range."""
+    yield from wrong_class_weights(options.class_weights, job.classes)
+    yield from fp16_without_gpu(options.precision, on_cpu=job.on_cpu)
+    spec = find_spec(job.model_name)
+    if spec is not None and job.image_size is not None and job.image_size % spec.size_step:
+        near = max(1, round(job.image_size / spec.size_step)) * spec.size_step
+        yield Misfit(
+            "image_size",
+            f"{spec.name} takes image sizes that are multiples of {spec.size_step}, not "
+            f"{job.image_size}",
+            f"Take {near}, or leave it to the model's own, {spec.image_size}.",
+        )

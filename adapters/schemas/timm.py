@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from adapters.schemas.fields import number
+from adapters.schemas.misfits import (
+    JobFacts,
+    Misfit,
+    fp16_without_gpu,
+    wrong_class_weights,
+)
 
 OPTIMIZERS = (
     "adamw",
@@ -24,6 +31,7 @@ OPTIMIZERS = (
     "muon",
 )
 DEFAULT_OPTIMIZER = "adamw"
+_WSD_DECAY = 0.2  # of the updates after the warm-up; timm's own
 
 AutoAugment = Literal[
     "none",
@@ -190,3 +198,65 @@ class TimmHyperparameters(BaseModel):
     def mixing(self) -> bool:
         """Whether batches are mixed, which needs an even batch size."""
         return (self.mixup > 0 or self.cutmix > 0) and self.mixup_prob > 0
+
+
+def misfits(options: TimmHyperparameters, job: JobFacts) -> Iterator[Misfit]:
+    """Yield what timm cannot train though each value is in its own range."""
+    yield from _of_several_classes(options) if job.multi_label else _of_one_class(options)
+    yield from wrong_class_weights(options.class_weights, job.classes)
+    yield from fp16_without_gpu(options.precision, on_cpu=job.on_cpu)
+    if job.batch_size is not None and job.train_images is not None:
+        # A set smaller than one batch is one batch.
+        yield from _of_batches(options, job, batch=min(job.batch_size, job.train_images))
+
+
+def _of_one_class(options: TimmHyperparameters) -> Iterator[Misfit]:
+    if options.loss == "asymmetric":
+        yield Misfit(
+            "hyperparameters.loss",
+            "the loss 'asymmetric' is for images of several classes each",
+            "Take 'cross_entropy'.",
+        )
+
+
+def _of_several_classes(options: TimmHyperparameters) -> Iterator[Misfit]:
+    if options.loss == "cross_entropy":
+        yield Misfit(
+            "hyperparameters.loss",
+            "the loss 'cross_entropy' is for one class an image, and here there may be several",
+            "Take 'auto', 'bce', 'asymmetric' or 'poly'.",
+        )
+    if options.cutmix > 0 and options.mixup_prob > 0:
+        yield Misfit(
+            "hyperparameters.cutmix",
+            "cutmix cannot be used where an image may have several classes: which of them lie in "
+            "the part that is cut out is not known",
+            "Take mixup, or switch both off.",
+        )
+
+
+def _of_batches(options: TimmHyperparameters, job: JobFacts, *, batch: int) -> Iterator[Misfit]:
+    assert job.batch_size is not None
+    assert job.train_images is not None
+    even = 2 * job.devices  # of each device's share one half is mixed into the other
+    if options.mixing and batch % even:
+        wanted = "an even batch size" if even == 2 else f"a batch size that {even} divides"
+        larger = even * -(-batch // even)
+        if larger <= job.train_images:
+            hint = f"Take {larger}, or switch mixing off."
+        elif batch > even:
+            hint = f"Take {even * (batch // even)}, or switch mixing off."
+        else:
+            hint = "Switch mixing off."
+        yield Misfit("batch_size", f"mixup and cutmix need {wanted}, not {batch}", hint)
+    if options.scheduler == "wsd":
+        batches = max(1, job.train_images // job.batch_size)
+        updates = -(-batches // options.accumulation_steps)
+        left = updates * (job.epochs - min(options.warmup_epochs, job.epochs / 2))
+        if round(_WSD_DECAY * left) < 1:
+            yield Misfit(
+                "hyperparameters.scheduler",
+                f"the scheduler 'wsd' decays in the last fifth of what follows the warm-up, and "
+                f"{left:.3g} updates are too few for that",
+                "Train for more epochs, or take 'cosine'.",
+            )

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from adapters.contract import TaskType
 from adapters.schemas.fields import for_tasks, number, tasks_of
+from adapters.schemas.misfits import JobFacts, Misfit, fp16_without_gpu
 
 OPTIMIZERS = ("adamw", "sgd", "adam", "adamax", "nadam", "radam", "rmsprop", "musgd", "auto")
 DEFAULT_OPTIMIZER = "adamw"
@@ -202,13 +203,27 @@ class UltralyticsHyperparameters(BaseModel):
     )
 
 
-def out_of_place(
-    options: UltralyticsHyperparameters, task_type: TaskType, *, rtdetr: bool
-) -> Iterator[str]:
-    """Yield a sentence for every hyperparameter that was set and means nothing to a job's model."""
+def misfits(options: UltralyticsHyperparameters, job: JobFacts) -> Iterator[Misfit]:
+    """Yield what Ultralytics cannot train though each value is in its own range."""
     for name in sorted(options.model_fields_set):
         tasks = tasks_of(UltralyticsHyperparameters.model_fields[name])
-        if tasks and str(task_type) not in tasks:
-            yield f"'{name}' means nothing for {task_type}; it is for {', '.join(tasks)}"
-        elif rtdetr and name in _NOT_RTDETR:
-            yield f"'{name}' means nothing for RT-DETR, which has losses of its own"
+        if tasks and str(job.task_type) not in tasks:
+            reason = f"{job.task_type}; it is for {', '.join(tasks)}"
+        elif name in _NOT_RTDETR and is_rtdetr(job.model_name):
+            reason = "RT-DETR, which has losses of its own"
+        else:
+            continue
+        message = f"'{name}' means nothing for {reason}"
+        yield Misfit(f"hyperparameters.{name}", message, "Leave it out.")
+    yield from fp16_without_gpu(options.precision, on_cpu=job.on_cpu)
+    semantic = job.task_type == TaskType.SEMANTIC_SEGMENTATION
+    if semantic and job.classes is not None and len(job.classes) < 2:
+        yield Misfit(
+            "task_type",
+            "semantic segmentation needs two classes; the background may be one",
+            "Name the background among the classes of the data set.",
+        )
+
+
+def is_rtdetr(model_name: str) -> bool:
+    return "rtdetr" in model_name

@@ -15,7 +15,7 @@ from timm.scheduler import create_scheduler_v2
 from timm.utils import ModelEmaV3, NativeScaler
 from torch.nn.parallel import DistributedDataParallel
 
-from adapters.contract import ErrorKind, Reporter, TrainingError
+from adapters.contract import Reporter
 from adapters.timm_training.model import make_model
 from adapters.timm_training.plan import Plan
 
@@ -93,25 +93,18 @@ def _scheduler(plan: Plan, optimizer: torch.optim.Optimizer) -> Any:
     """
     hp, epochs = plan.hyperparameters, plan.job.epochs
     decay_epochs = None if hp.scheduler == "wsd" else hp.decay_epochs or max(epochs / 3, 0.01)
-    try:
-        scheduler, _ = create_scheduler_v2(
-            optimizer,
-            sched=hp.scheduler,
-            num_epochs=epochs,
-            warmup_epochs=min(hp.warmup_epochs, epochs / 2),
-            warmup_lr=min(1e-6, plan.job.learning_rate),
-            min_lr=min(hp.min_learning_rate, plan.job.learning_rate),
-            decay_epochs=decay_epochs,
-            decay_rate=hp.decay_rate,
-            step_on_epochs=False,
-            updates_per_epoch=plan.updates_per_epoch,
-        )
-    except ValueError as error:
-        raise TrainingError(
-            ErrorKind.UNSUPPORTED,
-            f"scheduler '{hp.scheduler}' cannot be laid over {epochs} epochs: {error}",
-            hint="Train for more epochs, or take 'cosine'.",
-        ) from error
+    scheduler, _ = create_scheduler_v2(
+        optimizer,
+        sched=hp.scheduler,
+        num_epochs=epochs,
+        warmup_epochs=min(hp.warmup_epochs, epochs / 2),
+        warmup_lr=min(1e-6, plan.job.learning_rate),
+        min_lr=min(hp.min_learning_rate, plan.job.learning_rate),
+        decay_epochs=decay_epochs,
+        decay_rate=hp.decay_rate,
+        step_on_epochs=False,
+        updates_per_epoch=plan.updates_per_epoch,
+    )
     return scheduler
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -21,16 +20,16 @@ from adapters.contract import (
     TrainingError,
     TrainingJob,
 )
-from adapters.data.content import Content, Sample
+from adapters.data.content import Content
 from adapters.frameworks import framework_info
 from adapters.machine import (
     computes_in_bf16,
     loader_processes,
-    refuse_fp16_without_gpu,
     torch_device,
 )
 from adapters.ranks import Rank
-from adapters.schemas.timm import DEFAULT_OPTIMIZER, OPTIMIZERS, TimmHyperparameters
+from adapters.schemas.misfits import JobFacts, refuse
+from adapters.schemas.timm import DEFAULT_OPTIMIZER, OPTIMIZERS, TimmHyperparameters, misfits
 from adapters.timm_training.data import Order
 
 
@@ -104,7 +103,7 @@ class Plan:
         }
 
     def with_batch_size(self, size: int) -> Plan:
-        """Return the plan with a batch size. Raises TrainingError where it cannot be mixed."""
+        """Return the plan with a batch size. Raises TrainingError where it cannot be taken."""
         plan = dataclasses.replace(self, batch_size=size)
         ranks, batch = self.rank.total, plan.order.train_batch_size
         if batch < ranks:
@@ -112,13 +111,24 @@ class Plan:
                 f"a batch of {batch} cannot be shared by {ranks} devices",
                 hint=f"Take a batch size of at least {ranks}.",
             )
-        if self.hyperparameters.mixing and batch % (2 * ranks):
-            even = "an even batch size" if ranks == 1 else f"a batch size that {2 * ranks} divides"
-            raise _unsupported(
-                f"mixup and cutmix need {even}, not {batch}",
-                hint=f"Take {2 * ranks * -(-batch // (2 * ranks))}, or switch mixing off.",
-            )
+        plan.check()
         return plan
+
+    def check(self) -> None:
+        """Raise TrainingError(UNSUPPORTED) where what was asked for does not go together."""
+        facts = JobFacts(
+            task_type=self.job.task_type,
+            model_name=self.job.model_name,
+            epochs=self.job.epochs,
+            batch_size=self.batch_size or None,
+            image_size=self.job.image_size,
+            on_cpu=self.device.type != "cuda",
+            multi_label=self.multi_label,
+            classes=tuple(self.data.classes),
+            train_images=len(self.data.splits["train"]),
+            devices=self.rank.total,
+        )
+        refuse(misfits(self.hyperparameters, facts))
 
 
 def make_plan(job: TrainingJob, data: Content, *, rank: Rank | None = None) -> Plan:
@@ -136,7 +146,7 @@ def make_plan(job: TrainingJob, data: Content, *, rank: Rank | None = None) -> P
         )
     if job.epochs < 1 or job.batch_size < 0:
         raise _unsupported("epochs must be at least 1, and the batch size at least 0")
-    _check_data(data, hyperparameters)
+    _check_data(data)
     device = torch_device(rank.device)
     plan = Plan(
         job=job,
@@ -149,6 +159,7 @@ def make_plan(job: TrainingJob, data: Content, *, rank: Rank | None = None) -> P
         workers=loader_processes(hyperparameters.workers, device, ranks=rank.total),
         batch_size=0,
     )
+    plan.check()
     return plan.with_batch_size(job.batch_size) if job.batch_size else plan
 
 
@@ -164,8 +175,7 @@ def check_task(job: TrainingJob) -> None:
         )
 
 
-def _check_data(data: Content, hp: TimmHyperparameters) -> None:
-    """Refuse what the data and the hyperparameters make impossible together."""
+def _check_data(data: Content) -> None:
     for split in ("train", "val"):
         if not data.splits.get(split):
             raise TrainingError(
@@ -173,39 +183,11 @@ def _check_data(data: Content, hp: TimmHyperparameters) -> None:
                 f"the data set '{data.path}' has no image in the split '{split}'",
                 hint="Put images there, or leave the split out and some of train are held out.",
             )
-    if data.multi_label:
-        _check_multi_label(data.splits["train"], hp)
-    elif hp.loss == "asymmetric":
-        raise _unsupported(
-            "the loss 'asymmetric' is for images of several classes each",
-            hint="Take 'cross_entropy'.",
-        )
-    weights = hp.class_weights
-    if not isinstance(weights, str) and len(weights) != len(data.classes):
-        raise _unsupported(
-            f"class_weights has {len(weights)} numbers, and the data set {len(data.classes)} "
-            "classes",
-            hint=f"Give a number for each of {', '.join(data.classes[:20])}.",
-        )
-
-
-def _check_multi_label(train: Sequence[Sample], hp: TimmHyperparameters) -> None:
-    if not any(sample.classes for sample in train):
+    if data.multi_label and not any(sample.classes for sample in data.splits["train"]):
         raise TrainingError(
             ErrorKind.DATASET_INVALID,
             "no image of the split 'train' has a class",
             hint="Look at the labels of the data set: there is nothing to learn.",
-        )
-    if hp.loss == "cross_entropy":
-        raise _unsupported(
-            "the loss 'cross_entropy' is for one class an image, and here there may be several",
-            hint="Take 'auto', 'bce', 'asymmetric' or 'poly'.",
-        )
-    if hp.cutmix > 0 and hp.mixup_prob > 0:
-        raise _unsupported(
-            "cutmix cannot be used where an image may have several classes: which of them lie in "
-            "the part that is cut out is not known",
-            hint="Take mixup, or switch both off.",
         )
 
 
@@ -219,7 +201,6 @@ def _hyperparameters(job: TrainingJob) -> TimmHyperparameters:
 
 
 def _precision(choice: str, device: torch.device) -> str:
-    refuse_fp16_without_gpu(choice, device)
     if choice != "auto":
         return choice
     if computes_in_bf16(device):

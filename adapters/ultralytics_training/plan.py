@@ -18,18 +18,18 @@ from adapters.data.reading import read_for
 from adapters.frameworks import framework_info
 from adapters.machine import computes_in_bf16
 from adapters.ranks import devices_of
+from adapters.schemas.misfits import JobFacts, fp16_without_gpu, refuse
 from adapters.schemas.ultralytics import (
     DEFAULT_OPTIMIZER,
     IMAGE_SIZE_STEP,
     LARGEST_LEARNING_RATE,
     OPTIMIZERS,
     UltralyticsHyperparameters,
-    out_of_place,
+    misfits,
 )
 from adapters.ultralytics_training.checkpoint import read_state
 from adapters.ultralytics_training.models import (
     LIBRARY_TASKS,
-    RTDETR,
     PackagedModel,
     packaged_models,
 )
@@ -70,9 +70,27 @@ def check_job(job: TrainingJob) -> tuple[PackagedModel, UltralyticsHyperparamete
         options = UltralyticsHyperparameters.model_validate(dict(job.hyperparameters))
     except ValidationError as error:
         raise _unsupported(f"The job's hyperparameters are not right: {error}") from error
-    for sentence in out_of_place(options, job.task_type, rtdetr=model.head == RTDETR):
-        raise _unsupported(f"Hyperparameter {sentence}")
+    _check_together(job, options)
     return model, options
+
+
+def _check_together(
+    job: TrainingJob, options: UltralyticsHyperparameters, content: Content | None = None
+) -> None:
+    """Raise TrainingError where what was asked for does not go together, or with the data."""
+    facts = JobFacts(
+        task_type=job.task_type,
+        model_name=job.model_name,
+        epochs=job.epochs,
+        batch_size=job.batch_size or None,
+        image_size=job.image_size,
+        on_cpu=False,  # decide_precision() looks at that: a trained model is used anywhere
+        multi_label=False,
+        classes=None if content is None else tuple(content.classes),
+        train_images=None if content is None else len(content.splits["train"]),
+        devices=len(devices_of(job.compute_device)),
+    )
+    refuse(misfits(options, facts))
 
 
 def _check_numbers(job: TrainingJob) -> None:
@@ -102,7 +120,7 @@ def _check_numbers(job: TrainingJob) -> None:
         )
 
 
-def read_content(job: TrainingJob) -> Content:
+def read_content(job: TrainingJob, options: UltralyticsHyperparameters) -> Content:
     """Read a job's data set, or say what is wrong with it."""
     try:
         content = read_for(job)
@@ -113,8 +131,7 @@ def read_content(job: TrainingJob) -> Content:
             "Ultralytics trains no multi-label classification, and the data set's images have "
             "several classes each; timm does"
         )
-    if job.task_type == TaskType.SEMANTIC_SEGMENTATION and len(content.classes) < 2:
-        raise _unsupported("Semantic segmentation needs two classes; the background may be one")
+    _check_together(job, options, content)
     return content
 
 
@@ -195,8 +212,7 @@ def trim_results(path: Path, *, epochs: int) -> None:
 def decide_precision(wanted: str, device: str, *, rtdetr: bool) -> tuple[str, str]:
     """Return 'fp32', 'bf16' or 'fp16', and why that one."""
     on_gpu = device.startswith("cuda")
-    if wanted == "fp16" and not on_gpu:
-        raise _unsupported("precision fp16 needs a GPU; 'auto' picks what the device is fast in")
+    refuse(fp16_without_gpu(wanted, on_cpu=not on_gpu))
     if wanted != "auto":
         return wanted, "the job asks for it"
     if rtdetr:

@@ -16,8 +16,10 @@ from adapters.schemas.ultralytics import (
     DEFAULT_OPTIMIZER,
     OPTIMIZERS,
     UltralyticsHyperparameters,
-    out_of_place,
+    is_rtdetr,
+    misfits,
 )
+from tests.job_facts import job_facts
 
 
 def test_nothing_has_to_be_set() -> None:
@@ -137,30 +139,48 @@ def test_schema_and_catalog_need_no_training_library() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "task_type", "rtdetr", "named"),
+    ("options", "task_type", "model_name", "named"),
     [
-        ({"mosaic": 0.5}, TaskType.IMAGE_CLASSIFICATION, False, ["mosaic"]),
-        ({"dropout": 0.1}, TaskType.OBJECT_DETECTION, False, ["dropout"]),
-        ({"pose": 1.0, "angle": 1.0}, TaskType.POSE_ESTIMATION, False, ["angle"]),
+        ({"mosaic": 0.5}, TaskType.IMAGE_CLASSIFICATION, "yolo11n-cls", ["mosaic"]),
+        ({"dropout": 0.1}, TaskType.OBJECT_DETECTION, "yolo11n", ["dropout"]),
+        ({"pose": 1.0, "angle": 1.0}, TaskType.POSE_ESTIMATION, "yolo11n-pose", ["angle"]),
         (
             {"single_cls": True, "iou": 0.5},
             TaskType.SEMANTIC_SEGMENTATION,
-            False,
-            ["iou", "single"],
+            "yolo26n-sem",
+            ["iou", "single_cls"],
         ),
-        ({"mask_ratio": 2}, TaskType.INSTANCE_SEGMENTATION, False, []),
-        ({"box": 5.0, "mosaic": 0.0}, TaskType.OBJECT_DETECTION, True, ["box"]),
-        ({}, TaskType.IMAGE_CLASSIFICATION, False, []),
+        ({"mask_ratio": 2}, TaskType.INSTANCE_SEGMENTATION, "yolo11n-seg", []),
+        ({"box": 5.0, "mosaic": 0.0}, TaskType.OBJECT_DETECTION, "rtdetr-l", ["box"]),
+        ({}, TaskType.IMAGE_CLASSIFICATION, "yolo11n-cls", []),
     ],
 )
 def test_a_hyperparameter_of_another_task_is_named(
-    options: dict[str, Any], task_type: TaskType, rtdetr: bool, named: list[str]
+    options: dict[str, Any], task_type: TaskType, model_name: str, named: list[str]
 ) -> None:
     checked = UltralyticsHyperparameters.model_validate(options)
-    told = list(out_of_place(checked, task_type, rtdetr=rtdetr))
-    assert len(told) == len(named)
-    for sentence, name in zip(told, named, strict=True):
-        assert sentence.startswith(f"'{name}")
+    told = list(misfits(checked, job_facts(task_type=task_type, model_name=model_name)))
+    assert [misfit.field for misfit in told] == [f"hyperparameters.{name}" for name in named]
+    for misfit, name in zip(told, named, strict=True):
+        assert misfit.message.startswith(f"'{name}' means nothing for")
+
+
+def test_models_with_the_losses_of_rtdetr_are_known_by_their_names() -> None:
+    from adapters.ultralytics_training.models import RTDETR, packaged_models
+
+    with_its_head = {model.name for model in packaged_models().values() if model.head == RTDETR}
+    assert {name for name in packaged_models() if is_rtdetr(name)} == with_its_head
+
+
+@pytest.mark.parametrize(
+    ("classes", "refused"), [(("cat",), True), (("cat", "background"), False), (None, False)]
+)
+def test_semantic_segmentation_needs_two_classes(
+    classes: tuple[str, ...] | None, refused: bool
+) -> None:
+    facts = job_facts(task_type=TaskType.SEMANTIC_SEGMENTATION, classes=classes)
+    told = list(misfits(UltralyticsHyperparameters(), facts))
+    assert [misfit.field for misfit in told] == (["task_type"] if refused else [])
 
 
 def test_the_schema_tells_clients_which_tasks_have_a_field() -> None:

@@ -18,7 +18,7 @@ from webapp.services import lifecycle
 from webapp.services.catalog import similar_models
 from webapp.services.errors import Invalid, NotFound
 from webapp.services.job_request import JobRequest
-from webapp.services.job_source import check_source, source_of
+from webapp.services.job_source import Source, check_source, facts_of, source_of
 from webapp.services.jobs import get_job, may_preempt, require_preemption
 from webapp.services.projects import get_project
 
@@ -34,10 +34,11 @@ def create(request: JobRequest, *, user: User, actor: str, reason: str = "create
     get_project(request.project_id, user=user, needed=Role.EDITOR)
     if request.preempt:
         require_preemption(request.project_id, user=user)
-    info, hyperparameters = _check_request(request)
+    info, checked = _check_request(request)
     _check_initial_job(request, user)
     source = source_of(request)
     check_source(source, request, info)
+    _check_together(request, source, info, checked)
     job = Job(
         project_id=request.project_id,
         created_by=user.id,
@@ -50,7 +51,7 @@ def create(request: JobRequest, *, user: User, actor: str, reason: str = "create
         split_seed=source.split_seed,
         val_share=source.val_share,
         device_choice=request.device,
-        hyperparameters=hyperparameters,
+        hyperparameters=checked.model_dump(mode="json", exclude_unset=True),
         **{name: getattr(request, name) for name in _SAME},
     )
     db.session.add(job)
@@ -119,7 +120,7 @@ _SAME = (
 )
 
 
-def _check_request(request: JobRequest) -> tuple[FrameworkInfo, dict[str, Any]]:
+def _check_request(request: JobRequest) -> tuple[FrameworkInfo, BaseModel]:
     """Return the framework and the hyperparameters. Raises Invalid with all that is wrong."""
     try:
         info = framework_info(request.framework)
@@ -136,16 +137,29 @@ def _check_request(request: JobRequest) -> tuple[FrameworkInfo, dict[str, Any]]:
     step = info.image_size_step
     if request.image_size is not None and request.image_size % step:
         errors["image_size"] = [f"{info.name} needs a multiple of {step}"]
-    hyperparameters: dict[str, Any] = {}
     try:
         checked = info.hyperparameters.model_validate(request.hyperparameters)
-        hyperparameters = checked.model_dump(mode="json", exclude_unset=True)
         errors |= _of_other_tasks(checked, request.task_type)
     except ValidationError as error:
-        errors |= _hyperparameter_errors(error, info)
+        raise Invalid(errors | _hyperparameter_errors(error, info)) from None
     if errors:
         raise Invalid(errors)
-    return info, hyperparameters
+    return info, checked
+
+
+def _check_together(
+    request: JobRequest, source: Source, info: FrameworkInfo, checked: BaseModel
+) -> None:
+    """Raise Invalid where what is right by itself cannot be trained together, or on this data.
+
+    A worker would say the same, in the same words, once it has read the data.
+    """
+    errors: Errors = {}
+    if info.misfits is not None:
+        for misfit in info.misfits(checked, facts_of(request, source)):
+            errors.setdefault(misfit.field, []).append(f"{misfit.message}. {misfit.hint}".strip())
+    if errors:
+        raise Invalid(errors)
 
 
 def _hyperparameter_errors(error: ValidationError, info: FrameworkInfo) -> Errors:

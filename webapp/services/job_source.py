@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from adapters.contract import DatasetFormat, TaskType, TrainingJob
+from adapters.data.task_classes import classes_for, reads_the_same
 from adapters.frameworks import FrameworkInfo
+from adapters.schemas.misfits import JobFacts
 from webapp.extensions import db
 from webapp.models import Dataset
 from webapp.services import datasets
@@ -21,8 +23,11 @@ class Source:
     name: str
     path: str
     format: DatasetFormat
+    task_type: TaskType  # what it was described for
     task_types: tuple[TaskType, ...]  # what it could train; the first is what it is made for
     multi_label: bool
+    classes: tuple[str, ...]
+    train_images: int
     split_seed: int
     val_share: float
     fingerprint: str
@@ -42,8 +47,11 @@ def source_of(request: JobRequest) -> Source:
         name=dataset.name,
         path=dataset.path,
         format=DatasetFormat(dataset.format),
+        task_type=TaskType(dataset.task_type),
         task_types=tuple(map(TaskType, dataset.task_types or [dataset.task_type])),
         multi_label=dataset.multi_label,
+        classes=tuple(dataset.classes),
+        train_images=dataset.splits.get("train", 0),
         split_seed=dataset.split_seed,
         val_share=dataset.val_share,
         fingerprint=dataset.fingerprint,
@@ -65,8 +73,11 @@ def _unregistered(request: JobRequest, path: str) -> Source:
         name=found.path.name,
         path=str(found.path),
         format=found.format,
+        task_type=found.task_type,
         task_types=found.task_types or (found.task_type,),
         multi_label=found.multi_label,
+        classes=tuple(found.classes),
+        train_images=found.splits.get("train", 0),
         split_seed=TrainingJob.split_seed,
         val_share=TrainingJob.val_share,
         fingerprint=found.fingerprint,
@@ -92,3 +103,23 @@ def check_source(source: Source, request: JobRequest, info: FrameworkInfo) -> No
     if source.multi_label and task == TaskType.IMAGE_CLASSIFICATION and not info.multi_label:
         message = f"{info.name} gives each image one class; images of this data set have several"
         raise Invalid({field: [message]})
+
+
+def facts_of(request: JobRequest, source: Source) -> JobFacts:
+    """Return what is known of a job on this data before any worker has read it."""
+    task = TaskType(request.task_type)
+    by_objects = source.format in (DatasetFormat.YOLO, DatasetFormat.COCO)
+    same = reads_the_same(source.format, source.task_type, task)
+    return JobFacts(
+        task_type=task,
+        model_name=request.model_name,
+        epochs=request.epochs,
+        batch_size=request.batch_size or None,
+        image_size=request.image_size,
+        on_cpu=request.device == "cpu",
+        multi_label=task == TaskType.IMAGE_CLASSIFICATION and (by_objects or source.multi_label),
+        classes=classes_for(
+            source.format, source.classes, described=source.task_type, task_type=task
+        ),
+        train_images=source.train_images if same else None,
+    )
