@@ -490,7 +490,7 @@ def test_class_weights_change_what_is_learnt(job: TrainingJob) -> None:
     train(elsewhere(job, "weighted", hyperparameters={"class_weights": [1.0, 0.0, 5.0]}))
     assert differences(last_state(job)["model"], last_state(elsewhere(job, "weighted"))["model"])
     told = refused(changed(job, hyperparameters={"class_weights": [1.0]}), ErrorKind.UNSUPPORTED)
-    assert "has 1 numbers and the data set has 3 classes" in told.message
+    assert "class_weights has 1 number, and the data set 3 classes" in told.message
 
 
 def test_a_job_begins_with_the_best_weights_of_another(make: Make, job: TrainingJob) -> None:
