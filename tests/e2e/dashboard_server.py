@@ -90,12 +90,13 @@ class Dashboard:
         self._process = Spawned(
             python(
                 "-m", "gunicorn", "-k", "gevent", "-w", "1", "--no-control-socket",
-                "--graceful-timeout", "1", "-b", f"127.0.0.1:{self.port}", "webapp.wsgi:app",
+                "--graceful-timeout", "1", "--timeout", "0",  # a test may let it stand still
+                "-b", f"127.0.0.1:{self.port}", "webapp.wsgi:app",
             ),
             log=self.home / "web.log",
             environ={**os.environ, **self._environ},
         ).__enter__()  # fmt: skip
-        wait_for(self._answers, what="an answer of the web process")
+        wait_for(self._answers, timeout_seconds=120, what="an answer of the web process")
 
     def stop(self) -> None:
         if self._process is not None and self._process.alive():

@@ -114,6 +114,9 @@ def test_long_names_and_the_whole_navigation_fit_a_narrow_screen(
 def wait_until_drawn(page: Page) -> None:
     if page.locator("#live").count():
         expect(page.locator("#live")).not_to_have_text("Connecting…")
+    loss = page.locator(".stats [data-field=loss]")
+    if loss.count() and loss.inner_text() != "–":  # the server's word, before any curve
+        expect(page.locator("[data-chart=loss]")).to_be_visible()
     if page.locator("#preview").count():
         expect(page.locator(".preview-card").first).to_be_visible()
     page.evaluate("document.fonts.ready")

@@ -43,13 +43,20 @@ def test_the_demo_trains_a_model_and_ends_with_zero(environ: dict[str, str]) -> 
     assert re.search(r"^Login +admin@modelyard.local / \S+$", done.stdout, re.MULTILINE)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_a_demo_that_is_stopped_ends_with_another_status_and_leaves_no_process(
     tmp_path: Path, environ: dict[str, str]
 ) -> None:
     with Spawned([*COMMAND, "--exit"], environ=environ, log=tmp_path / "log") as demo:
-        wait_for(lambda: "job is running" in demo.output(), timeout_seconds=120, what="training")
+        wait_for(lambda: "job is running" in demo.output(), timeout_seconds=240, what="training")
         below = psutil.Process(demo.pid).children(recursive=True)
         demo.process.send_signal(signal.SIGINT)
         assert demo.wait(timeout_seconds=60) == 1
-    assert not [process for process in below if process.is_running()]
+    wait_for(lambda: not any(map(is_alive, below)), what="the end of what it had started")
+
+
+def is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

@@ -59,7 +59,7 @@ def url(tmp_path: Path, digits: Path) -> Iterator[str]:
         found = wait_for(ready, timeout_seconds=120, what="READY")
         assert found is not None
         yield found[1]
-        instance.stop()
+        instance.stop(timeout_seconds=120)
 
 
 @pytest.fixture
@@ -111,7 +111,7 @@ def test_a_person_trains_watches_clones_cancels_and_resumes(
     expect(badge(copy)).to_have_text("Cancelled")
 
     cancel(page, longer)
-    expect(badge(longer)).to_have_text("Cancelled")
+    expect(badge(longer)).to_have_text("Cancelled", timeout=TRAINING_MS)
     longer.get_by_role("button", name="Resume").click()
     expect(badge(longer)).to_have_text("Running", timeout=TRAINING_MS)
     longer.get_by_role("link").click()
@@ -122,7 +122,7 @@ def test_a_person_trains_watches_clones_cancels_and_resumes(
     shown = loss.get_attribute("data-points") or ""
     expect(loss).not_to_have_attribute("data-points", shown, timeout=TRAINING_MS)
     cancel(page, page.locator("main"))
-    expect(badge(page)).to_have_text("Cancelled")
+    expect(badge(page)).to_have_text("Cancelled", timeout=TRAINING_MS)
 
 
 def log_in(page: Page) -> None:

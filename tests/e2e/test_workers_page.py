@@ -18,8 +18,8 @@ def test_an_administrator_drains_a_worker_and_lets_it_take_jobs_again(
         drain = visitor.get_by_role("button", name="Drain gpu-box-3")
         drain.focus()
         visitor.keyboard.press("Enter")
+        expect(visitor.get_by_text("takes nothing new")).to_be_visible()  # for some seconds
         expect(worker.locator("[data-badge]")).to_have_text("Draining")
-        expect(visitor.get_by_text("takes nothing new")).to_be_visible()
         undo = visitor.get_by_role("button", name="Let gpu-box-3 take jobs again")
         expect(undo).to_be_focused()
         undo.click()
