@@ -14,6 +14,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 
 import click
@@ -68,12 +69,13 @@ def make_samples(to: Path, *, names: Sequence[str] | None = None) -> dict[str, P
 def _make_samples(to: Path, names: Sequence[str]) -> dict[str, Path]:
     to.mkdir(parents=True, exist_ok=True)
     made = {}
+    scenes = cache(lambda: list(_scenes()))  # drawn once for all that are made of them
     with (to / ".samples.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # of two that start at once the second finds all made
         for name in names:
             made[name] = to / name
             if not _is_complete(made[name], name):
-                _install(made[name], name, _MAKERS[name])
+                _install(made[name], name, partial(_MAKERS[name], scenes=scenes))
     return made
 
 
@@ -103,22 +105,22 @@ def samples_command(to: Path | None) -> None:
         click.echo(path)
 
 
-def _make_digits(folder: Path) -> None:
+def _make_digits(folder: Path, scenes: _Scenes) -> None:
     for digit in read_digits():
         place = folder / _split(digit.index) / str(digit.label) / f"{digit.index:04d}.png"
         _write(place, encode_png(draw_digit(digit, width=DIGIT_SIDE, height=DIGIT_SIDE)))
 
 
-def _make_scenes(folder: Path) -> None:
-    _make_yolo(folder, line=lambda digit: digit.box.yolo_line())
+def _make_scenes(folder: Path, scenes: _Scenes) -> None:
+    _make_yolo(folder, scenes, line=lambda digit: digit.box.yolo_line())
 
 
-def _make_scenes_seg(folder: Path) -> None:
-    _make_yolo(folder, line=_outline_line)
+def _make_scenes_seg(folder: Path, scenes: _Scenes) -> None:
+    _make_yolo(folder, scenes, line=_outline_line)
 
 
-def _make_yolo(folder: Path, *, line: Callable[[Placed], str]) -> None:
-    for scene in _scenes():
+def _make_yolo(folder: Path, scenes: _Scenes, *, line: Callable[[Placed], str]) -> None:
+    for scene in scenes():
         _write(folder / "images" / scene.split / f"{scene.name}.png", encode_png(scene.rows))
         lines = "".join(f"{line(digit)}\n" for digit in scene.digits)
         _write(folder / "labels" / scene.split / f"{scene.name}.txt", lines.encode())
@@ -127,11 +129,11 @@ def _make_yolo(folder: Path, *, line: Callable[[Placed], str]) -> None:
     _write(folder / "data.yaml", yaml.encode())
 
 
-def _make_scenes_coco(folder: Path) -> None:
+def _make_scenes_coco(folder: Path, scenes: _Scenes) -> None:
     categories = [{"id": digit + 1, "name": str(digit)} for digit in range(10)]
     images: dict[str, list[dict[str, object]]] = {"train": [], "val": []}
     annotations: dict[str, list[dict[str, object]]] = {"train": [], "val": []}
-    for number, scene in enumerate(_scenes(), start=1):
+    for number, scene in enumerate(scenes(), start=1):
         name = f"{scene.name}.png"
         _write(folder / scene.split / name, encode_png(scene.rows))
         size = {"width": SCENE_SIDE, "height": SCENE_SIDE}
@@ -149,8 +151,8 @@ def _make_scenes_coco(folder: Path) -> None:
         _write(folder / "annotations" / f"instances_{split}.json", text.encode())
 
 
-def _make_scenes_masks(folder: Path) -> None:
-    for scene in _scenes():
+def _make_scenes_masks(folder: Path, scenes: _Scenes) -> None:
+    for scene in scenes():
         mask = [bytearray(SCENE_SIDE) for _ in range(SCENE_SIDE)]
         for digit in scene.digits:
             for x, y in digit.ink():
@@ -170,6 +172,9 @@ class _Scene:
     split: str
     rows: list[bytes]
     digits: list[Placed]
+
+
+_Scenes = Callable[[], list[_Scene]]
 
 
 def _scenes() -> Iterator[_Scene]:
@@ -204,7 +209,7 @@ def _write(path: Path, content: bytes) -> None:
     path.write_bytes(content)
 
 
-_MAKERS: dict[str, Callable[[Path], None]] = {
+_MAKERS: dict[str, Callable[[Path, _Scenes], None]] = {
     "digits": _make_digits,
     "scenes": _make_scenes,
     "scenes-seg": _make_scenes_seg,

@@ -17,8 +17,17 @@ from modelyard.samples import SHA256, SamplesError, make_samples, tree_sha256
 
 
 @pytest.fixture(scope="module")
-def samples(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return make_samples(tmp_path_factory.mktemp("samples"))
+def printed(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """What the command prints that makes all samples."""
+    folder = tmp_path_factory.mktemp("samples")
+    command = [sys.executable, "-m", "modelyard", "samples", "--to", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return [Path(line) for line in done.stdout.splitlines()]
+
+
+@pytest.fixture(scope="module")
+def samples(printed: list[Path]) -> dict[str, Path]:
+    return {path.name: path for path in printed}
 
 
 @pytest.fixture(scope="module")
@@ -114,10 +123,9 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path):
         make_samples(tmp_path / "file")
 
 
-def test_the_command_prints_where_the_samples_lie(tmp_path: Path):
-    command = [sys.executable, "-m", "modelyard", "samples", "--to", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == [str(tmp_path / name) for name in SHA256]
+def test_the_command_prints_where_the_samples_lie(printed: list[Path]):
+    assert printed == [printed[0].parent / name for name in SHA256]
+    assert all(path.is_dir() for path in printed)
 
 
 def test_an_outline_covers_what_its_mask_covers(samples: dict[str, Path]):
