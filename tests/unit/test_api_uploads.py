@@ -314,6 +314,6 @@ def test_a_start_removes_what_is_left_too(api: Api, ada: Person) -> None:
     (folder / f"{token}.lock").touch()
     (folder / token).mkdir()
     (folder / "of a person").mkdir()  # whatever else lies there is not ours
-    uploads.sweep_in_background(api.app).join(timeout=30)
+    uploads.sweep_in_background(api.app).join()
     assert left(api) == ["of a person"]
     assert (folder / "of a person").is_dir()

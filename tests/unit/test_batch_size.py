@@ -89,6 +89,7 @@ def test_on_a_cpu_the_memory_of_a_step_is_seen(monkeypatch: pytest.MonkeyPatch) 
     def step(size: int) -> None:
         torch.ones(size, 2_000_000).sum()  # 8 MB an image, gone again after it: only the peak tells
 
+    monkeypatch.setattr(batch_size, "LONGEST_TRIAL_SECONDS", 300.0)
     monkeypatch.setattr(batch_size, "_free_memory", lambda device: 10**9)
     chosen = find_batch_size(step, device=CPU, train_images=300)
     assert chosen.size == 16
@@ -99,7 +100,8 @@ def test_on_a_cpu_the_memory_of_a_step_is_seen(monkeypatch: pytest.MonkeyPatch) 
     assert "of the 0.1 GB of this machine that may be used" in hungry.why
 
 
-def test_out_of_memory_in_a_trial_ends_the_search() -> None:
+def test_out_of_memory_in_a_trial_ends_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch_size, "LONGEST_TRIAL_SECONDS", 300.0)
     tried = []
 
     def step(size: int) -> None:

@@ -245,7 +245,7 @@ def test_an_attempt_is_over_when_its_gpus_have_let_go(
     after: list[GpuView], text: str | None
 ) -> None:
     release = GpuRelease("cuda:0", view=Views(view(100), *after))
-    held = release.wait([OURS], at_most=lambda: 0.5)
+    held = release.wait([OURS], at_most=lambda: 120 if text is None else 0.5)
     assert (held is None) == (text is None)
     if held is not None:
         assert str(text) in held.text

@@ -66,8 +66,9 @@ def test_a_driver_that_hangs_is_not_waited_for_and_not_asked_again_meanwhile(
         wedged.setattr(subprocess.Popen, "kill", lambda process: None)  # it does not go
         assert list_gpus() == []
         assert list_gpus() == []
-    assert len(calls.read_text().splitlines()) == 1
     (hanging,) = gpus._unended
+    wait_for(lambda: calls.exists() and calls.read_text(), what="its call")
+    assert len(calls.read_text().splitlines()) == 1
     hanging.kill()
     wait_for(lambda: hanging.poll() is not None, what="its end")
     nvidia_smi("0, NVIDIA A100, 81920, 512, 37, GPU-a")

@@ -70,7 +70,7 @@ def test_cached_weights_are_told_by_their_models_names(tmp_path: Path) -> None:
 
 def test_the_template_answers_from_a_process_of_its_own() -> None:
     template = Template([])
-    pid = template.ask(os.getpid, seconds=60)
+    pid = template.ask(os.getpid, seconds=240)
     assert isinstance(pid, int)
     assert pid != os.getpid()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from modelyard.settings import Settings, load_settings
 from modelyard.storage import StorageError, Store, open_store
 from modelyard.stored_copies import LocalState, read_state
 from modelyard.stored_outputs import StoredOutputs
+from tests.services import wait_for
 from workers import stored
 from workers.fetching import FetchStopped
 from workers.journal import Journal
@@ -129,10 +129,7 @@ def away(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
 
 
 def eventually(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_for(condition, pause_seconds=0.02)
 
 
 def last_in(outputs: StoredOutputs) -> str:
@@ -223,7 +220,7 @@ def test_a_job_whose_files_nobody_takes_is_not_called_completed(
 def test_a_hand_back_sends_its_checkpoint_within_the_grace(
     begin: Callable[..., Attempt], outputs: StoredOutputs
 ) -> None:
-    attempt = begin("one", 1)
+    attempt = begin("one", 1, MODELYARD_SHUTDOWN_GRACE_SECONDS="120")
     attempt.stored.bring()
     attempt.stop.ask(Stop.SHUTDOWN)
     attempt.trains(1)

@@ -258,6 +258,6 @@ def test_who_waits_for_a_folder_that_is_removed_meanwhile_begins_with_a_new_one(
         thread.start()
         assert not entered.wait(0.2)
         folder.replace(folder.with_name("gone"))
-    assert entered.wait(10)
+    assert entered.wait(120)
     thread.join()
     assert folder.is_dir()
