@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import (
+    APIResponse,
     Browser,
     BrowserContext,
     ConsoleMessage,
     Page,
+    Route,
     StorageState,
     expect,
     sync_playwright,
@@ -19,7 +22,7 @@ from playwright.sync_api import (
 
 from modelyard.ports import free_port
 from tests.e2e.dashboard_server import EMAIL, PASSWORD, Dashboard
-from tests.services import RedisService
+from tests.services import RedisService, wait_for
 
 CHROMIUM_OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 PATIENCE_MS = 30_000  # generous: other tests may keep the machine busy
@@ -29,7 +32,9 @@ PATIENCE_MS = 30_000  # generous: other tests may keep the machine busy
 def browser(chromium_path: str) -> Iterator[Browser]:
     with sync_playwright() as playwright:
         expect.set_options(timeout=PATIENCE_MS)
-        browser = playwright.chromium.launch(executable_path=chromium_path, args=CHROMIUM_OPTIONS)
+        browser = playwright.chromium.launch(
+            executable_path=chromium_path, args=CHROMIUM_OPTIONS, timeout=4 * PATIENCE_MS
+        )
         yield browser
         browser.close()
 
@@ -136,5 +141,36 @@ def log_in(page: Page, *, email: str = EMAIL, password: str = PASSWORD, at: str 
     page.goto(f"{at}/login")
     page.get_by_label("Email").fill(email)
     page.get_by_label("Password").fill(password)
-    page.get_by_role("button", name="Log in").click()
-    page.wait_for_load_state()
+    with page.expect_navigation():
+        page.get_by_role("button", name="Log in").click()
+
+
+@contextmanager
+def held_back(page: Page, script: str) -> Iterator[None]:
+    """Of the page that is shown meanwhile, one script comes only at the end."""
+    held: list[Route] = []
+    page.route(f"**/js/{script}", lambda route: held.append(route))
+    yield
+    wait_for(lambda: page.evaluate("document.readyState") == "interactive" and held, what=script)
+    for route in held:
+        route.continue_()
+    page.unroute(f"**/js/{script}")
+
+
+@contextmanager
+def late_answer(page: Page, url: str) -> Iterator[Callable[[], None]]:
+    """Let the page have the server's answers from an address only at the end.
+
+    What is yielded waits until there is one.
+    """
+    held: list[tuple[Route, APIResponse]] = []
+    page.route(url, lambda route: held.append((route, route.fetch())))
+
+    def wait() -> None:
+        wait_for(lambda: page.evaluate("true") and held, what=f"an answer from {url}")
+
+    yield wait
+    wait()
+    for route, response in held:
+        route.fulfill(response=response)
+    page.unroute(url)

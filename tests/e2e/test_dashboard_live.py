@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from playwright.sync_api import BrowserContext, Locator, Page, Route, expect
 
-from tests.e2e.conftest import Watch, log_in
+from tests.e2e.conftest import Watch, late_answer, log_in
 from tests.e2e.dashboard_server import Dashboard, Worker
 
 
@@ -146,6 +146,7 @@ def test_a_queued_job_is_cancelled_at_once_and_may_be_resumed(
     experiment = row(page, job_id)
     with no_reload(page):
         experiment.get_by_role("button", name="Start").click()
+        expect(badge(experiment)).to_have_text("Queued")
         experiment.get_by_role("button", name="Cancel").click()
         expect(badge(experiment)).to_have_text("Cancelled")
         assert dashboard.status(job_id) == "cancelled"
@@ -179,6 +180,21 @@ def test_the_cancel_of_a_running_job_asks_how(page: Page, dashboard: Dashboard) 
     dialog.get_by_role("button", name="Cancel the job").click()
     expect(badge(page)).to_have_text("Cancelling")
     assert dashboard.status(job_id) == "cancelling"
+
+
+def test_the_question_how_to_cancel_goes_when_the_job_has_ended(
+    page: Page, dashboard: Dashboard
+) -> None:
+    job_id = dashboard.job(dashboard.project("Ends meanwhile"), "ends", started=True)
+    worker = Worker(dashboard, job_id)
+    worker.starts()
+    open_job(page, job_id)
+    page.get_by_role("button", name="Cancel", exact=True).click()
+    expect(page.get_by_role("dialog")).to_be_visible()
+    worker.ends("completed")
+    expect(page.get_by_role("dialog")).to_be_hidden()
+    expect(badge(page)).to_have_text("Completed")
+    expect(page.get_by_role("button", name="Clone", exact=True)).to_be_focused()
 
 
 def test_the_curves_grow_and_an_epoch_is_never_drawn_twice(
@@ -362,6 +378,65 @@ def test_what_happens_between_a_page_and_its_stream_is_shown(
     expect(badge(page)).to_have_text("Completed")
     expect(page.locator("[data-panel=history]")).to_contain_text("Completed")
     expect(page.get_by_role("link", name="checkpoints/best.pt")).to_be_visible()
+
+
+def test_a_late_answer_takes_nothing_back_that_the_stream_has_told(
+    page: Page, dashboard: Dashboard
+) -> None:
+    job_id = dashboard.job(dashboard.project("Late answers"), "overtaken", started=True)
+    worker = Worker(dashboard, job_id)
+    open_job(page, job_id)
+    accuracy = page.locator(".stats [data-field=accuracy]")
+    with late_answer(page, f"**/training/jobs/{job_id}") as wait:
+        worker.starts()
+        expect(badge(page)).to_have_text("Running")
+        wait()
+        worker.is_at(epoch=3, epochs=12, percent=25.5, eta_seconds=95)
+        worker.measures(epoch=3, train_loss=0.5, val_loss=0.25, top1=0.9)
+        expect(accuracy).to_have_text("90.0 %")
+    expect(page.locator("[data-field=worker]")).to_have_text("gpu-box-1")  # by the answer
+    expect(accuracy).to_have_text("90.0 %")
+    expect(page.locator(".stats [data-field=epochs]")).to_have_text("3 / 12")
+
+
+def test_late_curves_take_back_no_point_that_the_stream_has_told(
+    page: Page, dashboard: Dashboard
+) -> None:
+    job_id = dashboard.job(dashboard.project("Late curves"), "overtaken", started=True)
+    worker = Worker(dashboard, job_id)
+    worker.starts()
+    worker.measures(epoch=2, train_loss=0.6)
+    worker.measures(epoch=3, train_loss=0.5)
+    worker.ends("handed_back")
+    again = Worker(dashboard, job_id, attempt=2)
+    again.starts()
+    loss = page.locator("[data-chart=loss]")
+    with late_answer(page, "**/metrics?points=*") as wait:
+        open_job(page, job_id)
+        wait()
+        again.measures(epoch=3, train_loss=0.4)
+        expect(loss).to_have_attribute("data-points", "1")
+    expect(loss).to_have_attribute("data-points", "2")
+    expect(loss.get_by_role("img")).to_have_attribute("aria-label", re.compile("train_loss 0.4"))
+
+
+def test_a_row_that_comes_late_shows_what_happened_meanwhile(
+    page: Page, dashboard: Dashboard
+) -> None:
+    project_id = dashboard.project("Late rows")
+    other = dashboard.job(project_id, "other", started=True)
+    open_project(page, project_id)
+    with late_answer(page, "**/row") as wait:
+        job_id = dashboard.job(project_id, "late", started=True)
+        wait()
+        worker = Worker(dashboard, job_id)
+        worker.starts()
+        worker.measures(epoch=3, train_loss=0.5, val_loss=0.25, top1=0.9)
+        Worker(dashboard, other).starts()
+        expect(badge(row(page, other))).to_have_text("Running")  # and all before it was heard of
+    expect(badge(row(page, job_id))).to_have_text("Running")
+    expect(row(page, job_id)).to_contain_text("90.0 %")
+    expect(page.locator("#experiments tbody tr")).to_have_count(2)
 
 
 def test_a_start_while_the_broker_is_away_is_refused_and_may_be_tried_again(

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, Route, expect
+from playwright.sync_api import Page, expect
 
-from tests.e2e.conftest import Watch, log_in
+from tests.e2e.conftest import Watch, held_back, late_answer, log_in
 from tests.e2e.dashboard_server import Dashboard, Worker
-from tests.services import wait_for
 
 
 def test_a_wrong_password_is_refused_and_the_right_one_leads_to_the_projects(
@@ -200,18 +198,6 @@ def test_a_job_that_comes_while_one_looks_is_counted(page: Page, dashboard: Dash
     expect(page.get_by_role("heading", name="Experiments")).to_have_text("Experiments 2")
 
 
-@contextmanager
-def held_back(page: Page, script: str) -> Iterator[None]:
-    """Of the page that is shown meanwhile, one script comes only at the end."""
-    held: list[Route] = []
-    page.route(f"**/js/{script}", lambda route: held.append(route))
-    yield
-    wait_for(lambda: page.evaluate("document.readyState") == "interactive" and held, what=script)
-    for route in held:
-        route.continue_()
-    page.unroute(f"**/js/{script}")
-
-
 def test_a_click_before_the_scripts_have_come_is_not_lost(page: Page, dashboard: Dashboard) -> None:
     project_id = dashboard.project("Slow network")
     dashboard.job(project_id, "hasty")
@@ -246,3 +232,55 @@ def test_a_form_sent_before_the_scripts_have_come_is_sent_by_them(
         epochs.press("Enter")
     expect(page.get_by_role("heading", name="before the scripts")).to_be_visible()
     expect(page.locator(".stats [data-field=epochs]")).to_have_text("0 / 7")
+
+
+def test_what_is_filled_in_before_the_scripts_have_come_stays(
+    page: Page, dashboard: Dashboard, tmp_path: Path
+) -> None:
+    project_id = dashboard.project("Hasty fields")
+    job_id = dashboard.job(project_id, "to be copied")
+    with held_back(page, "new-job.js"):
+        page.goto(f"/projects/{project_id}/jobs/new?from={job_id}", wait_until="commit")
+        page.get_by_label("Epochs", exact=True).fill("9")
+        page.get_by_label("Weights to begin with").select_option("job")
+        page.get_by_label("Model", exact=True).fill("no model at all")
+    expect(page.get_by_label("Job", exact=True)).to_be_visible()
+    expect(page.get_by_label("Epochs", exact=True)).to_have_value("9")
+    expect(page.get_by_label("Batch size")).to_have_value("32")
+    expect(page.locator("#model_name-hint")).to_contain_text("No model has these words")
+
+    (tmp_path / "early bird.zip").write_bytes(b"no zip")
+    with held_back(page, "dataset-form.js"):
+        page.goto(f"/projects/{project_id}/datasets", wait_until="commit")
+        page.get_by_label("Zip file").set_input_files(tmp_path / "early bird.zip")
+        page.get_by_label("Already on the server").check()
+    expect(page.get_by_label("Folder")).to_be_visible()
+    expect(page.get_by_label("Name")).to_have_value("early bird")
+
+
+def test_the_keyboard_stays_where_the_person_went_while_the_models_are_looked_for(
+    page: Page, dashboard: Dashboard
+) -> None:
+    page.goto(f"/projects/{dashboard.project('Slow models')}/jobs/new")
+    page.get_by_label("Model", exact=True).fill("18 resnet")
+    choice = page.get_by_role("button", name="resnet18 ").first
+    expect(choice).to_be_visible()
+    with late_answer(page, "**/api/v1/models?*q=*"):
+        choice.click()
+        page.get_by_label("Seed").focus()
+    expect(page.locator("#model_name-hint")).to_contain_text("M parameters")
+    expect(page.get_by_label("Seed")).to_be_focused()
+
+
+def test_a_form_whose_answer_is_late_makes_one_job(page: Page, dashboard: Dashboard) -> None:
+    project_id = dashboard.project("Once only")
+    page.goto(f"/projects/{project_id}/jobs/new")
+    page.get_by_label("Name").fill("only one")
+    page.get_by_label("Model", exact=True).fill("resnet18")
+    with late_answer(page, "**/api/v1/training/jobs"):
+        page.get_by_role("button", name="Create only").click()
+        page.get_by_role("button", name="Create and start").click()
+    expect(page.get_by_role("heading", name="only one")).to_be_visible()
+    expect(page.locator("[data-badge]")).to_have_text("Pending")
+    page.goto(f"/projects/{project_id}")
+    expect(page.locator("#experiments tbody tr")).to_have_count(1)

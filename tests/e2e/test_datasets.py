@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
-import threading
 import zipfile
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from adapters.contract import DatasetFormat, TaskType
 from tests import shapes
 from tests.e2e.conftest import Watch
 from tests.e2e.dashboard_server import Dashboard
+from tests.services import wait_for
 
 
 def zipped(folder: Path, archive: Path) -> Path:
@@ -57,9 +57,8 @@ def test_the_progress_is_that_of_the_bytes_and_then_of_the_server(
     """The server stands still meanwhile, so that what is shown can be looked at."""
     project_id = dashboard.empty_project("Progress")
     page.goto(f"/projects/{project_id}/datasets")
-    told = iter([{"phase": "unpacking", "done": 40_000_000, "total": 160_000_000}] * 3)
-    last = {"phase": "checking", "done": 3000, "total": 4000}
-    page.route("**/datasets/checks/*", lambda route: route.fulfill(json=next(told, last)))
+    told = {"phase": "unpacking", "done": 40_000_000, "total": 160_000_000}
+    page.route("**/datasets/checks/*", lambda route: route.fulfill(json=told))
     page.route("**/auth/me", lambda route: route.fulfill(json={}))
     page.get_by_label("Zip file").set_input_files(archive)
     waiting = page.locator("[data-waiting]")
@@ -68,6 +67,7 @@ def test_the_progress_is_that_of_the_bytes_and_then_of_the_server(
         expect(waiting).to_contain_text("Unpacking")
         expect(waiting).to_contain_text("40 MB of 160 MB")
         expect(waiting.get_by_role("progressbar")).to_have_attribute("value", "25")
+        told |= {"phase": "checking", "done": 3000, "total": 4000}
         expect(waiting).to_contain_text("Looking at every image")
         expect(waiting).to_contain_text("3,000 of 4,000")
         expect(waiting.get_by_role("progressbar")).to_have_attribute("value", "75")
@@ -80,10 +80,11 @@ def test_an_upload_is_cancelled_and_leaves_nothing(
 ) -> None:
     project_id = dashboard.empty_project("Cancelled")
     page.goto(f"/projects/{project_id}/datasets")
-    arrived = threading.Event()
-    page.route("**/datasets/upload?*", lambda route: arrived.set())
+    arrived: list[Route] = []
+    page.route("**/datasets/upload?*", lambda route: arrived.append(route))
     page.get_by_label("Zip file").set_input_files(archive)
     page.get_by_role("button", name="Upload").click()
+    wait_for(lambda: page.evaluate("true") and arrived, what="the upload")
     page.get_by_role("button", name="Cancel").click()
     expect(page.get_by_role("button", name="Upload")).to_be_enabled()
     expect(page.get_by_role("button", name="Upload")).to_be_focused()
@@ -91,6 +92,17 @@ def test_an_upload_is_cancelled_and_leaves_nothing(
     page.reload()
     expect(page.get_by_text("No data set yet")).to_be_visible()
     watch.complaints.clear()  # there was no check yet to give up
+
+    page.get_by_label("Zip file").set_input_files(archive)
+    logins: list[Route] = []
+    page.route("**/auth/me", lambda route: logins.append(route))
+    page.get_by_role("button", name="Upload").click()
+    wait_for(lambda: page.evaluate("true") and logins, what="the look at the login before it")
+    page.get_by_role("button", name="Cancel").click()
+    logins[0].continue_()
+    expect(page.get_by_role("button", name="Upload")).to_be_enabled()
+    assert len(arrived) == 1
+    watch.complaints.clear()
 
 
 def test_a_file_that_is_no_zip_is_refused_at_its_field(

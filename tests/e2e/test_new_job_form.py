@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, Route, expect
+from playwright.sync_api import Page, expect
 
 from adapters.wire import EventType
-from tests.e2e.conftest import Watch
+from tests.e2e.conftest import Watch, late_answer
 from tests.e2e.dashboard_server import Dashboard, Worker
 from webapp.extensions import db
 from webapp.models import Dataset, Job
@@ -66,19 +66,6 @@ def test_only_what_differs_from_the_defaults_is_sent(page: Page, dashboard: Dash
     job = made(dashboard, page)
     assert job["hyperparameters"] == {"weight_decay": 0.25, "scheduler": "constant"}
     assert (job["batch_size"], job["pretrained"], job["initial_job_id"]) == (0, False, None)
-
-
-def test_the_form_waits_for_its_scripts(page: Page, dashboard: Dashboard) -> None:
-    """Sent before they have run, it would be an address with all that was typed in it."""
-    project_id = dashboard.project("Early")
-    held: list[Route] = []
-    page.route("**/js/new-job.js", lambda route: held.append(route))
-    with page.expect_request("**/js/new-job.js"):
-        page.goto(f"/projects/{project_id}/jobs/new", wait_until="commit")
-    button = page.get_by_role("button", name="Create and start")
-    expect(button).to_be_disabled()
-    held[0].continue_()
-    expect(button).to_be_enabled()
 
 
 def test_fields_and_json_say_the_same(page: Page, dashboard: Dashboard) -> None:
@@ -181,6 +168,13 @@ def test_the_load_of_a_jobs_machine_is_drawn_live(page: Page, dashboard: Dashboa
         "aria-label", "GPU memory by time; now 3.00 GiB"
     )
     picture(page, "job-load")
+
+    with late_answer(page, "**/load?points=*") as wait:
+        page.reload()
+        wait()
+        worker.tells(EventType.LOAD, cpu_percent=50.0, **sample)
+        expect(chart).to_have_attribute("data-points", "1")
+    expect(chart).to_have_attribute("data-points", "3")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -13,7 +13,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from adapters.contract import TaskType
-from tests.e2e.conftest import Watch
+from tests.e2e.conftest import Watch, held_back
 from tests.e2e.dashboard_server import Dashboard
 from tests.e2e.test_dashboard_accessibility import findings
 from tests.e2e.trained_job import TrainedJob
@@ -50,6 +50,20 @@ def test_the_evaluation_appears_when_training_has_ended_with_no_reload(
     expect(confused).to_have_text("4")
     expect(section.locator(".curves-chart canvas")).to_be_visible()
     assert page.evaluate("window.stillTheSamePage === true")
+
+
+def test_what_follows_training_is_shown_where_it_came_before_the_pages_scripts(
+    page: Page, dashboard: Dashboard
+) -> None:
+    job = make(dashboard, TaskType.IMAGE_CLASSIFICATION)
+    with held_back(page, "trained.js"):
+        page.goto(f"/jobs/{job.id}", wait_until="commit")
+        expect(page.locator("[data-badge]")).to_have_text("Running")
+        job.follow_training()
+        job.ends()
+    expect(page.locator("[data-badge]")).to_have_text("Completed")
+    for heading in ("Evaluation of the best model", "Try it", "Export", "Model card"):
+        expect(page.get_by_role("heading", name=heading)).to_be_visible()
 
 
 def test_the_table_of_classes_is_sorted_by_any_column(page: Page, dashboard: Dashboard) -> None:

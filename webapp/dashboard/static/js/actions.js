@@ -28,14 +28,14 @@ const ACTIONS = {
     goToCopy(copy, holder);
     return "";
   },
-  async cancel(id, holder) {
-    const mode = holder.dataset.status === "running" ? await askHow(holder) : "now";
+  async cancel(id, holder, button) {
+    const mode = holder.dataset.status === "running" ? await askHow(holder, button) : "now";
     if (mode === null) return "";
     await json("POST", `${jobs(id)}/cancel`, { mode });
     return mode === "after_epoch" ? "It stops after this epoch." : "Cancelling.";
   },
-  async delete(id, holder) {
-    if (!(await askWhetherToDelete(id, holder))) return "";
+  async delete(id, holder, button) {
+    if (!(await askWhetherToDelete(id, holder, button))) return "";
     await json("DELETE", jobs(id));
     document.dispatchEvent(new CustomEvent("job-deleted", { detail: holder }));
     return "";
@@ -52,28 +52,38 @@ function goToCopy(copy, holder) {
 }
 
 // Resolves to the chosen mode, or null where the person thought better of it.
-async function askHow(holder) {
+async function askHow(holder, button) {
   const dialog = document.getElementById("cancel-dialog");
-  const sure = await confirmed(dialog, holder);
+  const sure = await confirmed(dialog, holder, button);
   return sure ? dialog.querySelector("input[name=mode]:checked").value : null;
 }
 
-async function askWhetherToDelete(id, holder) {
+async function askWhetherToDelete(id, holder, button) {
   const dialog = document.getElementById("delete-dialog");
   const job = await json("GET", jobs(id));
   dialog.querySelector("[data-begun]").hidden = job.attempt === 0;
   dialog.querySelector("[data-never-begun]").hidden = job.attempt > 0;
   dialog.querySelector("[data-job-size]").textContent = job.output_bytes ? ` (${bytes(job.output_bytes)})` : "";
-  return confirmed(dialog, holder);
+  return confirmed(dialog, holder, button);
 }
 
-// Resolves to whether the person went through with what a dialog asks about a job.
-function confirmed(dialog, holder) {
+// Resolves to whether the person went through with what a dialog asks about a job. A new status that
+// hides the button answers the question: the job ended, or another person started it.
+function confirmed(dialog, holder, button) {
+  if (!button.checkVisibility()) return false;
+  const statuses = new MutationObserver(() => {
+    if (!button.checkVisibility()) dialog.close();
+  });
+  statuses.observe(holder, { attributeFilter: ["data-status"] });
   dialog.querySelector("[data-job-name]").textContent = holder.dataset.name;
   dialog.returnValue = "";
   dialog.showModal();
   return new Promise((resolve) => {
-    dialog.addEventListener("close", () => resolve(dialog.returnValue === "confirm"), { once: true });
+    const answer = () => {
+      statuses.disconnect();
+      resolve(dialog.returnValue === "confirm");
+    };
+    dialog.addEventListener("close", answer, { once: true });
   });
 }
 

@@ -55,6 +55,7 @@ function register(described, id) {
 
 async function send(described, id, waiting) {
   await refreshSession(); // a login that ran out is renewed by reading, not by sending gigabytes
+  if (underWay.givenUp) throw new ApiError(0, { detail: "It was cancelled." });
   const body = new FormData();
   body.set("project_id", form.dataset.project);
   body.set("check_id", id);

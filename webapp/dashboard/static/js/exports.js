@@ -9,14 +9,18 @@ const STATES = { requested: "Waiting for a worker", running: "Exporting…", com
 export function watchExports(place, base) {
   const rows = [...place.querySelectorAll("[data-export]")];
   for (const row of rows) {
-    part(row, "export")?.addEventListener("click", () => ask(row, base, look));
+    part(row, "export")?.addEventListener("click", () => ask(row));
   }
   let waiting = null;
+  let asked = 0;
 
   async function look() {
     clearTimeout(waiting);
+    asked += 1;
+    const mine = asked;
     try {
       const { items } = await json("GET", `${base}/exports`);
+      if (mine !== asked) return; // overtaken
       let active = false;
       for (const row of rows) {
         const newest = items.find((item) => item.format === row.dataset.export);
@@ -29,22 +33,24 @@ export function watchExports(place, base) {
     }
   }
 
+  async function ask(row) {
+    clearTimeout(waiting);
+    asked += 1; // what was asked before does not know of this export
+    const button = part(row, "export");
+    button.disabled = true;
+    try {
+      show(row, await json("POST", `${base}/export`, { format: row.dataset.export }), base);
+    } catch (error) {
+      button.disabled = false;
+      toast(error.message, { error: true });
+    }
+    look();
+  }
+
   look();
 }
 
 const part = (row, name) => row.querySelector(`[data-part="${name}"]`);
-
-async function ask(row, base, look) {
-  const button = part(row, "export");
-  button.disabled = true;
-  try {
-    show(row, await json("POST", `${base}/export`, { format: row.dataset.export }), base);
-    look();
-  } catch (error) {
-    button.disabled = false;
-    toast(error.message, { error: true });
-  }
-}
 
 function show(row, { status, artifact, largest_difference: difference, error }, base) {
   row.dataset.state = status;

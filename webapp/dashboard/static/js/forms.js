@@ -109,7 +109,9 @@ export function show(form, error) {
 }
 
 async function submit(form, button) {
+  if (form.hasAttribute("aria-busy")) return; // its other button was faster
   clear(form);
+  form.setAttribute("aria-busy", "true");
   button.disabled = true;
   button.setAttribute("aria-busy", "true");
   try {
@@ -119,6 +121,7 @@ async function submit(form, button) {
   } catch (error) {
     if (error.fields || error.status) show(form, error);
     else toast(error.message, { error: true });
+    form.removeAttribute("aria-busy");
     button.disabled = false;
     button.removeAttribute("aria-busy");
   }

@@ -14,6 +14,14 @@ const ACCURACY = {
   oriented_detection: ["map50"],
 };
 
+// What the API answers may be older than what the stream tells while the answer is on its way.
+const heard = new WeakMap(); // a job's element -> {asked, told}: see showAnswer
+
+function countsOf(holder) {
+  if (!heard.has(holder)) heard.set(holder, { asked: 0, told: 0 });
+  return heard.get(holder);
+}
+
 export function put(holder, field, text, title) {
   for (const element of holder.querySelectorAll(`[data-field="${field}"]`)) {
     if (element.textContent !== text) element.textContent = text;
@@ -22,6 +30,11 @@ export function put(holder, field, text, title) {
 }
 
 export function showStatus(holder, status, attempt) {
+  countsOf(holder).asked += 1; // what was asked before is overtaken
+  drawStatus(holder, status, attempt);
+}
+
+function drawStatus(holder, status, attempt) {
   const focused = holder.contains(document.activeElement) ? document.activeElement : null;
   holder.dataset.status = status;
   holder.dataset.attempt = attempt;
@@ -32,6 +45,11 @@ export function showStatus(holder, status, attempt) {
 }
 
 export function showProgress(holder, progress) {
+  countsOf(holder).told += 1;
+  drawProgress(holder, progress);
+}
+
+function drawProgress(holder, progress) {
   if (!progress || progress.epoch == null) return;
   const epochs = progress.epochs ?? Number(holder.dataset.epochs);
   put(holder, "epochs", `${progress.epoch} / ${epochs}`);
@@ -46,6 +64,7 @@ export function showProgress(holder, progress) {
 
 // The job's accuracy is its best epoch's, its loss the last one's: as the recorder has it.
 export function showMetrics(holder, values) {
+  countsOf(holder).told += 1;
   const metric = ACCURACY[holder.dataset.task]?.find((name) => values[name] != null);
   const accuracy = values[metric];
   const best = holder.dataset.accuracy;
@@ -65,11 +84,34 @@ export function showWaiting(holder, job) {
   put(holder, "waiting", job.waiting_reason ?? "");
 }
 
+// The stream's own word of the whole job.
 export function showJob(holder, job) {
-  showStatus(holder, job.status, job.attempt);
-  showProgress(holder, job.progress);
+  countsOf(holder).asked += 1;
+  drawMeasures(holder, job);
+  draw(holder, job);
+}
+
+// Show what the API answers, a promise of the job, but nothing that was told anew meanwhile. Resolves
+// to the job, or null where the answer was overtaken.
+export async function showAnswer(holder, answer) {
+  const counts = countsOf(holder);
+  counts.asked += 1;
+  const { asked, told } = counts;
+  const job = await answer;
+  if (counts.asked !== asked) return null;
+  if (counts.told === told) drawMeasures(holder, job);
+  draw(holder, job);
+  return job;
+}
+
+function drawMeasures(holder, job) {
+  drawProgress(holder, job.progress);
   showAccuracy(holder, job.accuracy, job.best?.metric);
   put(holder, "loss", number(job.loss));
+}
+
+function draw(holder, job) {
+  drawStatus(holder, job.status, job.attempt);
   showWaiting(holder, job);
   put(holder, "error", job.error?.message ?? "");
   put(holder, "hint", job.error?.hint ?? "");

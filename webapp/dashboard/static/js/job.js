@@ -3,12 +3,13 @@
 import { json } from "./api.js";
 import "./actions.js";
 import { Charts } from "./charts.js";
-import { showJob, showMetrics, showProgress, showStatus, showWaiting } from "./job-view.js";
+import { showAnswer, showJob, showMetrics, showProgress, showStatus, showWaiting } from "./job-view.js";
 import { LoadCharts } from "./load.js";
 import { Log } from "./log.js";
 import { refreshPanel } from "./panel.js";
 import { follow, showLive } from "./stream.js";
 import { toast, toastNext } from "./toast.js";
+import { lookForFiles } from "./trained.js";
 
 const QUEUED_MS = 5000;
 const PANELS = ["attempts", "history", "artifacts"];
@@ -18,24 +19,35 @@ const id = holder.dataset.job;
 const base = `/api/v1/training/jobs/${id}`;
 const charts = new Charts(document.getElementById("charts"), { empty: document.getElementById("charts-empty") });
 const load = new LoadCharts(document.getElementById("load-charts"), { section: document.getElementById("load") });
-const log = new Log(document.getElementById("log"), document.getElementById("log-jump"), { jobId: id });
-
 const report = (error) => toast(error.message, { error: true });
+const log = new Log(document.getElementById("log"), document.getElementById("log-jump"), { jobId: id, report });
+
 const ended = () => ENDED.includes(holder.dataset.status);
 
 async function loadLoad() {
   load.set(await json("GET", `${base}/load?points=600`));
 }
 
+let since = null; // the metrics told since the curves were asked for: newer than the answer
+
 async function loadMetrics() {
+  const mine = (since = []);
   const [metrics, attempts] = await Promise.all([
     json("GET", `${base}/metrics?points=2000`),
     json("GET", `${base}/attempts`),
   ]);
+  if (mine !== since) return; // asked for again meanwhile
   for (const [name, points] of Object.entries(metrics)) {
     charts.add(name, points);
     markAttempts(points, attempts.items);
   }
+  mine.forEach(drawMetrics);
+  since = null;
+}
+
+function drawMetrics(event) {
+  for (const [name, value] of Object.entries(event.values)) charts.add(name, [{ epoch: event.epoch, value }]);
+  charts.mark(event.attempt, event.epoch);
 }
 
 // Which attempt a point is of shows in its time: it lies after that attempt's start.
@@ -49,15 +61,9 @@ function markAttempts(points, attempts) {
 // What follows training is other scripts' concern; see trained.js.
 const tell = (name, detail) => document.dispatchEvent(new CustomEvent(name, { detail }));
 
-let asked = 0;
-
 async function refresh() {
-  asked += 1;
-  const mine = asked;
-  const job = await json("GET", base);
-  if (mine !== asked) return; // not with an answer that was overtaken
-  showJob(holder, job);
-  tell("job-seen", job);
+  const job = await showAnswer(holder, json("GET", base));
+  if (job) tell("job-seen", job);
 }
 
 async function lookAtWait() {
@@ -74,6 +80,7 @@ const stream = follow(
       for (const panel of PANELS) refreshPanel(panel);
       loadMetrics().catch(report);
       loadLoad().catch(report);
+      lookForFiles().catch(report);
       log.load(event.attempt).catch(report);
     },
     status(event) {
@@ -88,10 +95,8 @@ const stream = follow(
     },
     metrics(event) {
       showMetrics(holder, event.values);
-      for (const [name, value] of Object.entries(event.values)) {
-        charts.add(name, [{ epoch: event.epoch, value }]);
-      }
-      charts.mark(event.attempt, event.epoch);
+      drawMetrics(event);
+      since?.push(event);
     },
     log(event) {
       log.take(event);

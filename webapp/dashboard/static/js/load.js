@@ -29,11 +29,16 @@ export class LoadCharts {
     new ResizeObserver(() => this.resize()).observe(place);
   }
 
-  // found: the answer of …/load, in place of all that was known.
+  // found: the answer of …/load, in place of all that was known but what was told after it.
   set(found) {
     for (const [name, points] of Object.entries(found)) {
+      const known = this.curves.get(name) ?? [[], []];
       const times = points.map((point) => Date.parse(point.time) / 1000);
-      this.curves.set(name, [times, points.map((point) => inUnit(name, point.value))]);
+      const values = points.map((point) => inUnit(name, point.value));
+      const last = times.at(-1) ?? -Infinity;
+      const newer = known[0].filter((time) => time > last).length;
+      const from = known[0].length - newer;
+      this.curves.set(name, [[...times, ...known[0].slice(from)], [...values, ...known[1].slice(from)]]);
       this.draw(name);
     }
   }

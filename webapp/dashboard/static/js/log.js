@@ -6,10 +6,11 @@ const TAIL_LINES = 500;
 const KEPT_LINES = 5000;
 
 export class Log {
-  constructor(view, jump, { jobId }) {
+  constructor(view, jump, { jobId, report }) {
     this.view = view;
     this.jump = jump;
     this.jobId = jobId;
+    this.report = report; // of what could not be fetched
     this.attempt = 0;
     this.offset = null; // bytes of the attempt's log that are shown; null: not loaded yet
     this.early = []; // events that came while the tail was on its way
@@ -52,7 +53,7 @@ export class Log {
   take(event) {
     if (event.attempt > this.attempt) {
       this.early = [event];
-      this.load(event.attempt);
+      this.load(event.attempt).catch(this.report);
       return;
     }
     if (event.attempt < this.attempt) return;

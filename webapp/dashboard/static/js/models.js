@@ -27,7 +27,8 @@ export class Models {
       const button = event.target.closest("button[data-model]");
       if (!button) return;
       input.value = button.dataset.model;
-      this.search().then(() => input.focus());
+      input.focus(); // now: when the list has come, the person may be elsewhere
+      this.search();
     });
   }
 

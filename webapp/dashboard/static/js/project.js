@@ -3,7 +3,7 @@
 import { html, json } from "./api.js";
 import "./actions.js";
 import { updateTimes } from "./common.js";
-import { showJob, showMetrics, showProgress, showStatus, showWaiting } from "./job-view.js";
+import { showAnswer, showJob, showMetrics, showProgress, showStatus, showWaiting } from "./job-view.js";
 import { follow, showLive } from "./stream.js";
 import { toast, toastNext } from "./toast.js";
 
@@ -12,8 +12,6 @@ const rows = table.querySelector("tbody");
 const total = document.getElementById("total");
 const QUEUED_MS = 5000;
 const pending = new Map(); // job -> timer: one look at the API for several events
-
-const asked = new Map(); // job -> how often the API was asked for it
 
 function count(change) {
   total.textContent = String(Number(total.textContent) + change);
@@ -25,20 +23,25 @@ function later(id, action) {
   clearTimeout(pending.get(id));
   pending.set(id, setTimeout(() => {
     pending.delete(id);
-    action(id).catch((error) => toast(error.message, { error: true }));
+    action(id).catch((error) => {
+      const isGone = error.status === 404 && !row(id); // deleted meanwhile
+      if (!isGone) toast(error.message, { error: true });
+    });
   }, 250));
 }
 
 async function refresh(id) {
-  const mine = (asked.get(id) ?? 0) + 1;
-  asked.set(id, mine);
-  const job = await json("GET", `/api/v1/training/jobs/${id}`);
-  if (row(id) && asked.get(id) === mine) showJob(row(id), job); // not with an overtaken answer
+  if (row(id)) await showAnswer(row(id), json("GET", `/api/v1/training/jobs/${id}`));
 }
 
-// A job that somebody else has just made: the server draws its row, on the newest page only.
+// A job that somebody else has just made: the server draws its row, on the newest page only. What is
+// told of the job while the row is on its way finds no row: so the job is asked for once more.
 async function insert(id) {
-  if (row(id) || table.dataset.newest !== "yes") return;
+  if (!row(id) && table.dataset.newest === "yes") await drawRow(id);
+  await refresh(id);
+}
+
+async function drawRow(id) {
   const template = document.createElement("template");
   template.innerHTML = await html(`/jobs/${id}/row`);
   if (row(id)) return;

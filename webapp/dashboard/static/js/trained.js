@@ -1,6 +1,6 @@
 // What follows training on a job's page: shown when there is a model, an evaluation, a card.
 
-import { text } from "./api.js";
+import { json, text } from "./api.js";
 import { loadEvaluation } from "./evaluation.js";
 import { watchExports } from "./exports.js";
 import { toast } from "./toast.js";
@@ -24,9 +24,23 @@ async function showCard() {
   place.textContent = (await text(`${base}/artifacts/model_card.md`)).text;
 }
 
-card.querySelector("details").addEventListener("toggle", (event) => {
-  if (event.target.open) showCard().catch(report);
-});
+const details = card.querySelector("details");
+
+function followDetails() {
+  if (details.open) showCard().catch(report);
+}
+
+// What was kept between the page and its stream is told by neither.
+export async function lookForFiles() {
+  if (!evaluation.hidden && !card.hidden) return;
+  const { items } = await json("GET", `${base}/artifacts?limit=200`);
+  const isThere = (name) => items.some((item) => item.name === name);
+  if (evaluation.hidden && isThere("evaluation/evaluation.json")) showEvaluation();
+  if (isThere("model_card.md")) card.hidden = false;
+}
+
+details.addEventListener("toggle", followDetails);
+followDetails(); // it may have been opened before this script had come
 
 // Told by job.js: a file is complete.
 document.addEventListener("job-artifact", ({ detail }) => {
@@ -36,11 +50,18 @@ document.addEventListener("job-artifact", ({ detail }) => {
 
 // Told by job.js: the whole job, as it is now.
 document.addEventListener("job-seen", ({ detail: job }) => {
-  const usable = ENDED.includes(job.status) && Boolean(job.best_model_path);
-  if (usable && trained.hidden) watchExports(trained, base);
-  trained.hidden = !usable;
+  trained.hidden = !ENDED.includes(job.status) || !job.best_model_path;
+  offer();
 });
 
+let offered = false;
+
+function offer() {
+  if (trained.hidden || offered) return;
+  offered = true; // also when the job is resumed and ends again
+  watchExports(trained, base);
+}
+
 if (!evaluation.hidden) showEvaluation();
-if (!trained.hidden) watchExports(trained, base);
+offer();
 offerTry(base);

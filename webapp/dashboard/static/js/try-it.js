@@ -28,7 +28,11 @@ export function offerTry(base) {
   });
 }
 
+let asked = 0;
+
 async function run(file, base, drop) {
+  asked += 1;
+  const mine = asked;
   drop.setAttribute("aria-busy", "true");
   const began = performance.now();
   try {
@@ -39,11 +43,12 @@ async function run(file, base, drop) {
     const took = (performance.now() - began) / 1000;
     // Not every format that the model takes is one that a browser can draw.
     const picture = await createImageBitmap(file, { imageOrientation: "from-image" }).catch(() => null);
+    if (mine !== asked) return; // another image was chosen meanwhile
     await show(told, picture, `Answered in ${took.toFixed(2)} s; the model took ${Math.round(1000 * told.seconds)} ms.`);
   } catch (error) {
     toast(error.message, { error: true });
   } finally {
-    drop.removeAttribute("aria-busy");
+    if (mine === asked) drop.removeAttribute("aria-busy");
   }
 }
 
