@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 
 import psutil
 
@@ -33,7 +34,9 @@ class GpuGuard:
         self._locks = locks
         self._trains_on = trains_on
         self._view = view
-        self._left: frozenset[int] = frozenset()  # processes that outlived their attempt
+        # Processes that outlived their attempt. They are the same where the time of their start is,
+        # too: the kernel gives a number out again.
+        self._left: frozenset[psutil.Process] = frozenset()
         self._holders: dict[int, Holder] = {}
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="gpu-guard", daemon=True)
@@ -50,7 +53,8 @@ class GpuGuard:
     def look(self) -> None:
         """Find out who else has which GPU."""
         view = self._view()
-        ours = _descendants() - self._left if view.processes else frozenset()
+        mine = _descendants() - self._left if view.processes else frozenset()
+        ours = frozenset(process.pid for process in mine)
         training = {index for device in self._trains_on() for index in device_indices(device)}
         found = {
             gpu.index: holder
@@ -67,7 +71,10 @@ class GpuGuard:
 
     def disown(self, pids: Iterable[int]) -> None:
         """Take processes for somebody else's: they are left of an attempt that has ended."""
-        self._left |= frozenset(pids)
+        for pid in pids:
+            with suppress(psutil.NoSuchProcess):  # it has gone meanwhile
+                self._left |= {psutil.Process(pid)}
+        self._left = frozenset(process for process in self._left if process.is_running())
         self.look()
 
     def holder(self, index: int) -> Holder | None:
@@ -98,7 +105,7 @@ def _tell(index: int, *, before: Holder | None, now: Holder | None) -> None:
         logger.info("GPU %s is free again", index)
 
 
-def _descendants() -> frozenset[int]:
+def _descendants() -> frozenset[psutil.Process]:
     """Return this process and all below it."""
     here = psutil.Process()
-    return frozenset({here.pid, *(process.pid for process in here.children(recursive=True))})
+    return frozenset({here, *here.children(recursive=True)})

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from modelyard.gpu_guard import GpuGuard
@@ -148,6 +149,25 @@ def test_our_own_processes_hold_no_gpu_unless_they_outlive_their_attempt(
     assert guard.usable("cuda:0")
     guard.disown({os.getpid()})
     assert not guard.usable("cuda:0")
+
+
+def test_a_process_that_bears_the_number_of_one_that_was_left_is_another(
+    host: tuple[Driver, Make], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver, make = host
+    driver.processes = {os.getpid(): (0, 20000)}
+    driver.tell()
+    guard = make(["cuda:0"])
+    guard.disown({os.getpid()})
+    assert not guard.usable("cuda:0")
+    with monkeypatch.context() as patched:
+        # What psutil tells processes apart by is now another time of start.
+        patched.setattr(psutil.Process, "_get_ident", lambda self: (self.pid, 1e9))
+        guard.look()
+        assert guard.usable("cuda:0")
+        guard.disown(())
+    guard.look()
+    assert guard.usable("cuda:0")  # what is over was forgotten
 
 
 def test_of_two_workers_one_has_a_gpu(host: tuple[Driver, Make]) -> None:
