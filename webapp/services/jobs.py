@@ -99,13 +99,15 @@ def change(job: Job, changes: dict[str, Any], *, user: User) -> None:
     Raises Conflict where it waits no more, Forbidden and Invalid where it may not preempt.
     """
     job_id = job.id
-    before = job.priority
     if changes.keys() & _WHILE_IT_WAITS:
+        event_log.lock_order(db.session())  # of two at once each sees what the other has left
+        db.session.refresh(job)
         _check_preemption(job, changes, user=user)
         waiting = (JobStatus.PENDING, JobStatus.QUEUED)
         statement = update(Job).where(Job.id == job_id, Job.status.in_(waiting)).values(**changes)
     else:
         statement = update(Job).where(Job.id == job_id).values(**changes)
+    before = job.priority
     if affected(statement) != 1:
         db.session.rollback()
         raise Conflict(
@@ -168,12 +170,23 @@ def _sort_keys(sort: str) -> list[SortKey]:
 def _send_with_new_priority(job: Job, *, before: int) -> None:
     """Put a second message on the queue and take the first away.
 
-    Should both be there for a moment, whichever is read later finds the attempt taken.
+    Should both be there for a moment, whichever is read later finds the attempt taken. Where the
+    priority is changed again meanwhile, by another process, the message follows it once more: so
+    whoever sent what is stale by now takes it away, and one of the row's priority is left.
     """
     executor = get_executor()
+    stale = {before}
     try:
-        executor.start(job)
-        executor.forget(job, priority=before)
+        while job.status == JobStatus.QUEUED:
+            sent = job.priority
+            executor.start(job)
+            for priority in sorted(stale - {sent}):
+                executor.forget(job, priority=priority)
+            db.session.rollback()
+            db.session.refresh(job)
+            if job.priority == sent:
+                return
+            stale.add(sent)
     except Unavailable:
         # The message it has keeps the old place; the database's order is what people see.
         return
