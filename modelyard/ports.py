@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import random
 import socket
+from contextlib import suppress
 
 # Below the ports that kernels give to outgoing connections (32768 on Linux, 49152 elsewhere): one
 # of those may be taken by any program between its choice here and its use.
@@ -13,9 +14,11 @@ TRIES = 100
 
 
 def free_port() -> int:
-    """Return a loopback port that nothing listens on now. Raises OSError where none is found."""
+    """Return a loopback port that nobody has now. Raises OSError where none is found."""
     for port in random.SystemRandom().sample(PORTS, TRIES):
-        if not port_in_use("127.0.0.1", port):
+        # Without SO_REUSEADDR: nor one that somebody has bound, to listen on it later.
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
             return port
     raise OSError(f"no port between {PORTS.start} and {PORTS.stop - 1} is free")
 

@@ -10,12 +10,15 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -55,11 +58,32 @@ def wait_for(
     return value
 
 
+_reserved: deque[socket.socket] = deque(maxlen=100)  # of so many, the first is long over
+
+
+def own_port() -> int:
+    """Return a loopback port that no other test is given, while this one runs.
+
+    It is bound and not listened on: whoever connects is refused until a server has it, which on
+    Linux each can that sets SO_REUSEADDR, also where another had it and was killed.
+    """
+    while True:
+        port = free_port()
+        if sys.platform != "linux":
+            return port
+        holder = socket.socket()
+        with suppress(OSError):  # somebody else was faster
+            holder.bind(("127.0.0.1", port))
+            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            _reserved.append(holder)
+            return port
+
+
 class RedisService:
     """A server of its own with a password; may be killed, frozen and started again."""
 
     def __init__(self, folder: Path) -> None:
-        self.server = redis_server.prepare(folder, port=free_port())
+        self.server = redis_server.prepare(folder, port=own_port())
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -141,7 +165,7 @@ class PostgresService:
 
     def __init__(self) -> None:
         self.binaries = postgres_binaries()
-        self.port = free_port()
+        self.port = own_port()
         # Not below pytest's folder, which is closed to the user that PostgreSQL runs as.
         self.folder = Path(tempfile.mkdtemp(prefix="modelyard-postgres-"))
         # PostgreSQL refuses to run as root.
@@ -224,7 +248,7 @@ class S3Service:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.log = folder / "s3.log"
-        self.port = free_port()
+        self.port = own_port()
 
     @property
     def environ(self) -> dict[str, str]:

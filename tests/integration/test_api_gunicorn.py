@@ -17,10 +17,9 @@ from typing import Any
 import httpx
 import pytest
 
-from modelyard.ports import free_port
 from modelyard.settings import load_settings
 from tests.api import Api, Person
-from tests.services import PATIENCE_SECONDS, python, wait_for
+from tests.services import PATIENCE_SECONDS, own_port, python, wait_for
 from webapp import create_app
 from webapp.extensions import db
 from webapp.models import Job, JobStatus
@@ -45,7 +44,7 @@ class Server:
             schema.migrate()
         (home / "data").mkdir()
         self.api = Api(self.app, home)
-        self.port = free_port()
+        self.port = own_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.processes = processes
         self.start()

@@ -14,9 +14,8 @@ import pytest
 
 from adapters.wire import parse_time
 from modelyard.client import Client, StreamEvent
-from modelyard.ports import free_port
 from tests.api import PASSWORD
-from tests.services import RedisService, wait_for
+from tests.services import RedisService, own_port, wait_for
 from tests.worker_service import Instance, instance
 from webapp.services import accounts
 
@@ -36,7 +35,7 @@ class Served:
 
     def __init__(self, there: Instance) -> None:
         self.there = there
-        self.url = f"http://127.0.0.1:{(port := free_port())}"
+        self.url = f"http://127.0.0.1:{(port := own_port())}"
         there.start(
             "gunicorn", "webapp.wsgi:app", "-k", "gevent", "-w", "1", "--no-control-socket",
             "--graceful-timeout", "2", "--bind", f"127.0.0.1:{port}",

@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 
 from modelyard.checks import Finding, Level, folders, frameworks, services
-from modelyard.ports import free_port
 from modelyard.settings import Settings, load_settings
-from tests.services import RedisService
+from tests.services import RedisService, own_port
 
 
 def settings_with(tmp_path: Path, **variables: str) -> Settings:
@@ -49,7 +48,7 @@ def test_a_redis_that_wants_a_password_says_so(tmp_path: Path, redis_url: str) -
 
 
 def test_a_redis_that_is_away_is_a_problem_with_a_remedy(tmp_path: Path) -> None:
-    url = f"redis://:secret@127.0.0.1:{free_port()}/0"
+    url = f"redis://:secret@127.0.0.1:{own_port()}/0"
     (finding,) = services.redis(settings_with(tmp_path, REDIS_URL=url))
     assert finding.level == Level.PROBLEM
     assert finding.remedy
@@ -68,7 +67,7 @@ def test_the_database_is_reached(tmp_path: Path, database_url: str) -> None:
 
 
 def test_a_database_that_is_away_is_a_problem(tmp_path: Path) -> None:
-    url = f"postgresql://nobody@127.0.0.1:{free_port()}/none"
+    url = f"postgresql://nobody@127.0.0.1:{own_port()}/none"
     (finding,) = services.database(settings_with(tmp_path, DATABASE_URL=url))
     assert finding.level == Level.PROBLEM
 
@@ -120,7 +119,7 @@ def test_the_command_ends_with_one_where_something_will_not_work(tmp_path: Path)
     done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
     assert "torch" in done.stdout
-    environ["REDIS_URL"] = f"redis://127.0.0.1:{free_port()}/0"
+    environ["REDIS_URL"] = f"redis://127.0.0.1:{own_port()}/0"
     done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "FAIL  redis" in done.stdout

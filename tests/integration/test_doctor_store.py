@@ -12,10 +12,9 @@ import pytest
 
 from modelyard.checks import Finding, Level, folders
 from modelyard.checks import store as checks
-from modelyard.ports import free_port
 from modelyard.settings import Settings, load_settings
 from modelyard.storage import StorageError, Store
-from tests.services import PATIENCE_SECONDS, S3Service
+from tests.services import PATIENCE_SECONDS, S3Service, own_port
 
 SECRET = "the-secret-of-this-test"
 
@@ -96,7 +95,7 @@ def test_missing_credentials_are_told(
 def test_a_server_that_is_not_there_is_told(
     tmp_path: Path, reaching: S3Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{own_port()}")
     found = finding(tmp_path, "s3://bucket/modelyard")
     assert found.level == Level.PROBLEM
     assert "cannot be written: Could not connect" in found.text

@@ -9,9 +9,9 @@ import pytest
 from werkzeug.serving import make_server
 
 from modelyard.health import Unhealthy, check
-from modelyard.ports import free_port
 from modelyard.settings import Settings, load_settings
 from tests.factories import environment
+from tests.services import own_port
 from webapp import create_app
 
 
@@ -21,14 +21,14 @@ def instance(home: Path, redis_url: str, **more: str) -> Settings:
 
 
 def test_a_web_process_that_is_not_there_is_named_by_its_address(tmp_path: Path) -> None:
-    port = free_port()
+    port = own_port()
     settings = load_settings({"MODELYARD_HOME": str(tmp_path), "MODELYARD_PORT": str(port)})
     with pytest.raises(Unhealthy, match=f"127.0.0.1:{port}/readyz does not answer: .*refused"):
         check("web", settings)
 
 
 def test_a_web_process_that_is_not_ready_says_what_is_away(tmp_path: Path) -> None:
-    gone = f"redis://127.0.0.1:{free_port()}/0"
+    gone = f"redis://127.0.0.1:{own_port()}/0"
     server = make_server("127.0.0.1", 0, create_app(instance(tmp_path, gone)))
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
@@ -50,6 +50,6 @@ def test_a_redis_that_no_recorder_has_ever_read_is_no_redis_that_is_away(
 
 @pytest.mark.parametrize("service", ["worker", "recorder"])
 def test_where_redis_is_away_the_setting_is_named(tmp_path: Path, service: str) -> None:
-    gone = f"redis://127.0.0.1:{free_port()}/0"
+    gone = f"redis://127.0.0.1:{own_port()}/0"
     with pytest.raises(Unhealthy, match=f"{service} cannot be asked, .* look at REDIS_URL"):
         check(service, instance(tmp_path, gone))

@@ -15,8 +15,7 @@ import psutil
 import psycopg
 import pytest
 
-from modelyard.ports import free_port
-from tests.services import PATIENCE_SECONDS, Spawned, answers
+from tests.services import PATIENCE_SECONDS, Spawned, answers, own_port
 
 ROOT = Path(__file__).parents[2]
 WORKERS = ["timm", "ultralytics", "huggingface"]
@@ -33,7 +32,7 @@ def environ(tmp_path: Path, redis_url: str, postgres_url: str) -> dict[str, str]
         "REDIS_URL": redis_url,
         "DATABASE_URL": postgres_url,
         "MODELYARD_HOME": str(tmp_path / "home"),
-        "MODELYARD_FLOWER_PORT": str(free_port()),
+        "MODELYARD_FLOWER_PORT": str(own_port()),
     }
 
 
@@ -57,7 +56,7 @@ def test_release_prepares_the_database_and_ends(environ: dict[str, str], tmp_pat
 
 @pytest.mark.timeout(600)
 def test_honcho_runs_the_whole_of_it(environ: dict[str, str], tmp_path: Path) -> None:
-    port = free_port()
+    port = own_port()
     # honcho counts up by a hundred from one process of the file to the next.
     base = port - 100 * PROCESSES.index("web")
     with honcho("start", "--port", str(base), environ=environ, folder=tmp_path) as everything:
