@@ -14,7 +14,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 
 import click
@@ -75,7 +75,7 @@ def _make_samples(to: Path, names: Sequence[str]) -> dict[str, Path]:
         for name in names:
             made[name] = to / name
             if not _is_complete(made[name], name):
-                _install(made[name], name, partial(_MAKERS[name], scenes=scenes))
+                _install(made[name], name, scenes)
     return made
 
 
@@ -226,7 +226,7 @@ def _is_complete(folder: Path, name: str) -> bool:
     return (folder / _MARKER).is_file() and tree_sha256(folder) == SHA256[name]
 
 
-def _install(folder: Path, name: str, make: Callable[[Path], None]) -> None:
+def _install(folder: Path, name: str, scenes: _Scenes) -> None:
     """Make a sample beside its place and move it there whole."""
     if folder.exists() and not (folder / _MARKER).exists() and any(folder.iterdir()):
         raise SamplesError(
@@ -236,7 +236,7 @@ def _install(folder: Path, name: str, make: Callable[[Path], None]) -> None:
     for leftover in (fresh, torn):
         shutil.rmtree(leftover, ignore_errors=True)
     fresh.mkdir()
-    make(fresh)
+    _MAKERS[name](fresh, scenes)
     sha256 = tree_sha256(fresh)
     if sha256 != SHA256[name]:
         raise SamplesError(f"sample '{name}' came out as {sha256}, not as {SHA256[name]}")
