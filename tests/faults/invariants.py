@@ -190,7 +190,7 @@ class Invariants:
 def check(there: Site) -> None:
     """Wait until every job of a site has ended, and see that nothing is wrong."""
     looks = Invariants(there.home, database_url=there.database_url, redis=there.redis_or_none)
-    wait_for(looks.all_ended, timeout_seconds=60, what="the end of every job")
+    wait_for(looks.all_ended, what="the end of every job")
     found = looks.check(accepted=there.expected).all()
     assert found == [], "\n".join(found)  # pytest tells what differs in modules of tests only
 

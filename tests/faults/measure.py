@@ -15,11 +15,9 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import psutil
-
 from adapters import wire
 from tests.faults.proxy import Proxy
-from tests.faults.site import PLUGIN, Site, ended, kill, site, training
+from tests.faults.site import PLUGIN, Site, ended, gone, kill, site, training
 from tests.services import RedisService
 from webapp.models import Job
 from webapp.services import job_actions
@@ -105,17 +103,10 @@ def cancels(there: Site, times: int, *, deaf: bool) -> str:
         processes = there.children()
         assert len(processes) == 2
         job_actions.cancel(job, mode=CancelMode.NOW, actor="measure")
-        found.append(until(lambda: not any(map(_lives, processes)), what="the end"))  # noqa: B023
+        found.append(until(lambda: gone(processes), what="the end"))  # noqa: B023
         there.wait(job, ended)
     who = "a child that ignores signals" if deaf else "a training child"
     return seconds(f"cancel of {who} to its processes gone", found)
-
-
-def _lives(process: psutil.Process) -> bool:
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 def seconds(what: str, found: Sequence[float]) -> str:

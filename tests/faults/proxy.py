@@ -25,7 +25,7 @@ class Proxy:
 
     def __enter__(self) -> Self:
         self._thread.start()
-        self._ready.wait(10)
+        self._ready.wait()
         return self
 
     def __exit__(
@@ -76,3 +76,21 @@ class Proxy:
             pass
         finally:
             writer.close()
+
+
+class Narrow(Proxy):
+    """A way to the server that swallows all after so many bytes."""
+
+    def __init__(self, *, to_port: int, most: int) -> None:
+        super().__init__(to_port=to_port)
+        self.left = most
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            self.left -= len(data)
+            if self.left < 0:
+                self._open.clear()
+            await self._open.wait()
+            writer.write(data)
+            await writer.drain()
+        writer.close()

@@ -15,12 +15,13 @@ from PIL import Image
 
 from adapters import wire
 from tests.factories import application, make_job
-from tests.services import RedisService, wait_for
+from tests.services import PATIENCE_SECONDS, RedisService, wait_for
 from tests.worker_service import Instance, job_is
 from webapp.models import Job
 from webapp.services import job_actions
 
 PLUGIN = Path(__file__).parent / "plugin"
+HOLD, HOLD_SAVE = "hold", "hold-save"  # files of the quick framework
 
 
 class Site(Instance):
@@ -56,7 +57,7 @@ class Site(Instance):
             "workers", MODELYARD_WORKER_NAME=name, MODELYARD_FRAMEWORKS="quick", **environ
         )
         log = next(self.home.glob(f"workers.{len(self._processes) - 1}.log"))
-        wait_for(lambda: " ready." in log.read_text(), timeout_seconds=90, what=f"worker {name}")
+        wait_for(lambda: " ready." in log.read_text(), what=f"worker {name}")
         return process
 
     def job(
@@ -68,20 +69,46 @@ class Site(Instance):
         device: str = "auto",
         priority: int = 4,
         preempt: bool = False,
+        hold_in: int | None = None,
         **hyperparameters: Any,
     ) -> Job:
-        """Make a job of the quick framework, and start it."""
+        """Make a job of the quick framework, and start it; ``hold_in`` is as for :meth:`hold`."""
         job = make_job(
             framework="quick", queue="quick", model_name="lcg", epochs=epochs,
             dataset_path=str(self.data / "tiny"), device_choice=device,
             priority=priority, preempt=preempt, hyperparameters=hyperparameters,
         )  # fmt: skip
         self.expected[job.id] = becomes
+        if hold_in is not None:
+            self.hold(job.id, epoch=hold_in)
         if start:
             job_actions.start(job, actor="test")
         return job
 
-    def wait(self, job: Job, condition: Any, *, seconds: float = 60) -> None:
+    def hold(self, job_id: int, *, epoch: int) -> None:
+        """Let a job train to the middle of an epoch and stay there, hearing requests to stop."""
+        folder = self.outputs_of(job_id)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".hold").write_text(str(epoch))
+        (folder / ".hold").replace(folder / HOLD)  # whole or not at all: it is read at any moment
+
+    def hold_save(self, job_id: int) -> None:
+        """Let a job stay half through the next checkpoint that it writes."""
+        (self.outputs_of(job_id) / HOLD_SAVE).touch()
+
+    def let_go(self, job_id: int) -> None:
+        """Let a job go on from wherever it is held, to its end."""
+        for name in (HOLD, HOLD_SAVE):
+            (self.outputs_of(job_id) / name).unlink(missing_ok=True)
+
+    def let_save(self, job_id: int) -> None:
+        """Let a job finish the checkpoint in which it is held."""
+        (self.outputs_of(job_id) / HOLD_SAVE).unlink()
+
+    def outputs_of(self, job_id: int) -> Path:
+        return self.home / "outputs" / wire.job_folder(job_id)
+
+    def wait(self, job: Job, condition: Any, *, seconds: float = PATIENCE_SECONDS) -> None:
         try:
             wait_for(job_is(job, condition), timeout_seconds=seconds, what=f"job {job.id}")
         except TimeoutError as error:
@@ -98,7 +125,7 @@ class Site(Instance):
 
     def journal(self, job_id: int) -> str:
         """Return what the job's attempts said, as the file beside its outputs has it."""
-        path = self.home / "outputs" / wire.job_folder(job_id) / wire.JOURNAL_NAME
+        path = self.outputs_of(job_id) / wire.JOURNAL_NAME
         return path.read_text() if path.exists() else ""
 
 
@@ -159,7 +186,19 @@ def in_epoch(number: int) -> Callable[[Job], object]:
 
 
 def gone(processes: list[psutil.Process]) -> bool:
-    return not [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+    return not any(map(lives, processes))
+
+
+def lives(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:  # just now
+        return False
+
+
+def leader(processes: list[psutil.Process]) -> psutil.Process:
+    """Return the child among the processes of one attempt; the others load its data."""
+    return next(process for process in processes if process.pid == os.getpgid(process.pid))
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:

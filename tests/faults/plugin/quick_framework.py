@@ -4,6 +4,9 @@ Its model is one number, moved by each step in a way that tells every step and i
 that was interrupted ends with the number of :func:`trained` or it was not continued exactly. Each
 step's beginning and end go to ``spans.log`` in the output folder, by a clock that all processes of
 the host share, so that it can be seen from outside whether two attempts ever trained at once.
+
+Two files in the output folder, HOLD and HOLD_SAVE, hold a job where a test needs it, so that
+nothing depends on whether the test or the training is faster.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import signal
 import struct
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +41,9 @@ from adapters.frameworks import FrameworkInfo
 from adapters.images import open_rgb
 
 SPANS = "spans.log"
+HOLD = "hold"  # holds an epoch's number: training stays in the middle of it, and hears requests
+HOLD_SAVE = "hold-save"  # while it is there, a last checkpoint is written half and no further
+HOLD_LOOK_SECONDS = 0.01
 TASK = TaskType.IMAGE_CLASSIFICATION
 
 
@@ -45,7 +52,6 @@ class QuickHyperparameters(BaseModel):
 
     steps: int = Field(20, ge=1, description="Steps of an epoch")
     step_seconds: float = Field(0.01, ge=0, description="How long a step takes")
-    save_seconds: float = Field(0.0, ge=0, description="How long it takes to write a checkpoint")
     loaders: int = Field(0, ge=0, description="Processes beside the child, as data loaders are")
     deaf: bool = Field(False, description="Ignores every request and signal to stop")
     fails_at: int = Field(0, ge=0, description="The epoch in which it always fails; 0: never")
@@ -143,12 +149,24 @@ class _Training:
         epoch = self.state["epoch"]
         while self.state["step"] < self.options.steps:
             self._misbehave(epoch)
-            self._step(epoch, self.state["step"] + 1)
+            if self._is_held(epoch):
+                time.sleep(HOLD_LOOK_SECONDS)
+            else:
+                self._step(epoch, self.state["step"] + 1)
             self.reporter.progress(epoch=epoch, step=self.state["step"], steps=self.options.steps)
             stop = None if self.options.deaf else self.reporter.should_stop()
             if stop not in (None, StopReason.AFTER_EPOCH):
                 return stop
         return self._end_epoch(epoch)
+
+    def _is_held(self, epoch: int) -> bool:
+        assert self.job.output_dir is not None
+        if self.state["step"] != self.options.steps // 2:
+            return False
+        try:
+            return epoch >= int((self.job.output_dir / HOLD).read_text())
+        except FileNotFoundError:
+            return False
 
     def _step(self, epoch: int, step: int) -> None:
         self._span("b")
@@ -180,8 +198,13 @@ class _Training:
             time.sleep(3600)
 
     def _save(self) -> None:
-        _write(self.last, self.state, seconds=self.options.save_seconds)
+        _write(self.last, self.state, halfway=self._wait_while_saves_are_held)
         self.reporter.artifact(self.last, kind="checkpoint")
+
+    def _wait_while_saves_are_held(self) -> None:
+        assert self.job.output_dir is not None
+        while (self.job.output_dir / HOLD_SAVE).exists():
+            time.sleep(HOLD_LOOK_SECONDS)
 
     def _span(self, what: str) -> None:
         now = (
@@ -217,12 +240,14 @@ def _read(job: TrainingJob, reporter: Reporter) -> None:
     reporter.log(f"opened {len(images)} images of {len(content.classes)} classes")
 
 
-def _write(path: Path, state: dict[str, Any], *, seconds: float = 0.0) -> None:
+def _write(
+    path: Path, state: dict[str, Any], *, halfway: Callable[[], None] = lambda: None
+) -> None:
     """Write a checkpoint beside the last one, in two halves, and put it in its place."""
     beside, text = path.with_name(path.name + ".tmp"), json.dumps(state)
     with beside.open("w") as file:
         file.write(text[: len(text) // 2])
         file.flush()
-        time.sleep(seconds)
+        halfway()
         file.write(text[len(text) // 2 :])
     beside.replace(path)
