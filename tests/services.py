@@ -26,6 +26,7 @@ from typing import Any, Self, TypeVar
 
 import boto3
 import botocore.exceptions
+import psutil
 import psycopg
 import redis
 
@@ -166,6 +167,7 @@ class PostgresService:
     def __init__(self) -> None:
         self.binaries = postgres_binaries()
         self.port = own_port()
+        _remove_left_databases()
         # Not below pytest's folder, which is closed to the user that PostgreSQL runs as.
         self.folder = Path(tempfile.mkdtemp(prefix="modelyard-postgres-"))
         # PostgreSQL refuses to run as root.
@@ -311,6 +313,16 @@ class S3Service:
         except botocore.exceptions.BotoCoreError:
             return False
         return True
+
+
+def _remove_left_databases() -> None:
+    """Remove the folders of servers that were killed with the tests that had started them."""
+    for file in Path(tempfile.gettempdir()).glob("modelyard-postgres-*/data/postmaster.pid"):
+        try:
+            if not psutil.pid_exists(int(file.read_text().split()[0])):
+                shutil.rmtree(file.parents[1], ignore_errors=True)
+        except (OSError, ValueError, IndexError):
+            continue  # it is just being started or stopped
 
 
 def postgres_binaries() -> Path:
