@@ -13,10 +13,10 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from functools import partial
 from multiprocessing.connection import Connection
+from multiprocessing.synchronize import Semaphore
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from PIL import Image
 from timm.data import create_transform
 
 from adapters.contract import (
+    Best,
     DatasetFormat,
     ErrorKind,
     StopReason,
@@ -125,7 +126,9 @@ def test_a_job_trains_reports_every_epoch_and_keeps_its_checkpoints(job: Trainin
 def test_plain_timm_loads_the_best_model_and_gets_the_same_accuracy(
     job: TrainingJob, digits: Path
 ) -> None:
-    result = train(changed(job, epochs=4, hyperparameters={"ema": True, "ema_decay": 0.9}))
+    # Some processors take bfloat16 else, in which an image on the edge may be seen otherwise.
+    more = {"ema": True, "ema_decay": 0.9, "precision": "fp32"}
+    result = train(changed(job, epochs=4, hyperparameters=more))
     assert result.best_model_path is not None
     with safetensors.safe_open(result.best_model_path, framework="pt") as file:
         about = json.loads(file.metadata()["modelyard"])
@@ -140,9 +143,8 @@ def test_plain_timm_loads_the_best_model_and_gets_the_same_accuracy(
     hits = []
     for path in sorted((digits / "val").rglob("*.png")):
         images = transform(Image.open(path).convert("RGB"))[None]
-        with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=False):
+        with torch.no_grad():
             hits.append(about["classes"][int(model(images).argmax())] == path.parent.name)
-    # In float32 here; a job in bfloat16 may see an image on the edge otherwise.
     assert abs(sum(hits) / len(hits) - about["best"]["value"]) <= 1 / VAL_IMAGES
     assert about["best"]["value"] == result.accuracy
 
@@ -200,12 +202,20 @@ def test_a_continuation_takes_as_many_threads_as_the_job_began_with(job: Trainin
     assert differences(last_state(elsewhere(job, "whole")), last_state(job)) == []
 
 
-def train_in_child(job: TrainingJob, connection: Connection) -> None:
-    """Train as the workers' children do: in a process group of its own, forked from a template."""
+def train_in_child(job: TrainingJob, connection: Connection, heard: Semaphore) -> None:
+    """Train as the workers' children do: in a process group of its own, forked from a template.
+
+    No report is made before the last one was heard: it cannot end while a kill is on its way.
+    """
     os.setsid()
     torch.set_num_threads(1)
     reporter = Recorder()
-    reporter.progress = lambda **values: connection.send(values)  # type: ignore[method-assign]
+
+    def progress(**values: Any) -> None:
+        heard.acquire()
+        connection.send(values)
+
+    reporter.progress = progress  # type: ignore[method-assign]
     train(job, reporter)
     connection.send(reporter.measured)
 
@@ -215,7 +225,8 @@ def kill_at(job: TrainingJob, *, progress: int | None) -> dict[int, dict[str, fl
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["adapters.timm_adapter"])
     receiver, sender = context.Pipe(duplex=False)
-    child = context.Process(target=train_in_child, args=(job, sender))
+    heard = context.Semaphore(1)
+    child = context.Process(target=train_in_child, args=(job, sender, heard))
     child.start()
     sender.close()
     received = 0
@@ -228,9 +239,11 @@ def kill_at(job: TrainingJob, *, progress: int | None) -> dict[int, dict[str, fl
         received += 1
         if "step" not in message:
             measured = message
-        if received == progress:
+        elif received == progress:
             assert child.pid is not None
             os.killpg(child.pid, signal.SIGKILL)
+        else:
+            heard.release()
     child.join()
     assert child.exitcode == (0 if measured is not None else -signal.SIGKILL)
     return measured
@@ -389,18 +402,19 @@ def test_an_accuracy_of_zero_is_a_value(job: TrainingJob, tmp_path: Path) -> Non
             folder.mkdir(parents=True)
             for number in range(16):
                 Image.new("L", (SIDE, SIDE), level).save(folder / f"{number}.png")
-    # A model without batch statistics, which lag behind what the weights have learned.
+    # A model without batch statistics, which lag behind what the weights have learned; it has
+    # learned enough within the first epoch.
     lies = changed(
-        job, model_name="test_vit", dataset_path=tmp_path / "data", epochs=4, learning_rate=0.01
+        job,
+        model_name="test_vit",
+        dataset_path=tmp_path / "data",
+        batch_size=4,
+        learning_rate=0.01,
+        hyperparameters={"warmup_epochs": 0.0},
     )
-    reporter = Recorder()
-    result = train(changed(lies, hyperparameters={"early_stopping_patience": 4}), reporter)
-    assert reporter.measured[result.epochs_completed]["top1"] == 0.0
-    if all(values["top1"] == 0.0 for values in reporter.measured.values()):
-        assert result.accuracy == 0.0
-        assert result.best is not None
-        assert result.best.epoch == 1
-    assert result.accuracy is not None
+    result = train(lies)
+    assert result.accuracy == 0.0
+    assert result.best == Best(epoch=1, metric="top1", value=0.0)
 
 
 def test_training_ends_when_patience_does(job: TrainingJob) -> None:
@@ -558,10 +572,15 @@ def test_missing_weights_are_told_at_once_with_the_file_and_its_place(
 ) -> None:
     # A port that nobody listens on: what a machine without a network looks like, but the same
     # where there is one.
-    monkeypatch.setattr(pretrained, "hf_hub_url", lambda repository, name: "http://127.0.0.1:9/x")
-    began = time.monotonic()
+    tried: list[str] = []
+
+    def address(repository: str, name: str) -> str:
+        tried.append(name)
+        return "http://127.0.0.1:9/x"
+
+    monkeypatch.setattr(pretrained, "hf_hub_url", address)
     error = refused(frozen(job), ErrorKind.WEIGHTS_MISSING)
-    assert time.monotonic() - began < 20
+    assert tried == ["model.safetensors"]  # once: the hub's own client tries for most of a minute
     place = f"{job.weights_dir}/timm/test_resnet.safetensors"
     assert place in error.message
     assert "Put the file 'model.safetensors' of 'timm/test_resnet.r160_in1k' " in error.hint
