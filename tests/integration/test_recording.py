@@ -277,3 +277,46 @@ def test_a_change_meant_for_an_older_attempt_is_refused(app: Flask) -> None:
     done = transition(session, job, to=JobStatus.COMPLETED, attempt=0, actor="test", reason="stale")
     assert not done
     assert fresh(job).status == JobStatus.RUNNING
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+@pytest.mark.parametrize(
+    ("outcome", "ended_at", "kept"),
+    [
+        ("completed", 3, [1, 2, 3]),  # early stopping, say
+        ("handed_back", 2, [1, 2]),
+        ("completed", 4, [1, 2, 3, 4]),
+    ],
+)
+def test_a_curve_ends_where_the_attempt_did_that_went_on_from_before(
+    app: Flask, outcome: str, ended_at: int, kept: list[int], at_once: bool
+) -> None:
+    """The first attempt told four epochs; the second found no checkpoint and began anew."""
+    job, other = started_job(), started_job()
+    handed_back = (EventType.FINISHED, {**FINISHED, "outcome": "handed_back"})
+    record(make_events(job, *[metrics(n, top1=0.1) for n in range(1, 5)], handed_back, first=2))
+    record(make_events(other, *[metrics(n, top1=0.1) for n in range(1, 5)], handed_back, first=2))
+    result = {"epochs_completed": ended_at, "accuracy": 0.2}
+    events = make_events(
+        fresh(job),
+        (EventType.STARTED, STARTED),
+        *[metrics(n, top1=0.2) for n in range(1, ended_at + 1)],
+        (EventType.FINISHED, {**FINISHED, "outcome": outcome, "result": result}),
+    )
+    for batch in [events] if at_once else [[event] for event in events]:
+        record(batch)
+    found = select(Metric.job_id, Metric.epoch, Metric.value).order_by(Metric.epoch)
+    rows = [tuple(row) for row in db.session.execute(found)]
+    assert [row[1:] for row in rows if row[0] == job.id] == [(epoch, 0.2) for epoch in kept]
+    assert [row[1:] for row in rows if row[0] == other.id] == [(n, 0.1) for n in range(1, 5)]
+
+
+def test_an_attempt_that_measured_nothing_leaves_the_curve_as_it_is(app: Flask) -> None:
+    """Stopped while it fetches weights, say, it may tell of no epochs where others told some."""
+    job = started_job()
+    handed_back = (EventType.FINISHED, {**FINISHED, "outcome": "handed_back"})
+    record(make_events(job, metrics(1, top1=0.1), metrics(2, top1=0.2), handed_back, first=2))
+    stopped = {**FINISHED, "outcome": "handed_back", "result": {"epochs_completed": 0}}
+    record(make_events(fresh(job), (EventType.STARTED, STARTED), (EventType.FINISHED, stopped)))
+    epochs = db.session.scalars(select(Metric.epoch).order_by(Metric.epoch))
+    assert list(epochs) == [1, 2]

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sqlalchemy import Insert, Table, insert, select, update
+from sqlalchemy import Insert, Table, delete, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
@@ -270,6 +270,8 @@ class _Batch:
         attempt.reason = error["message"] if error else held
         if error and error["kind"] == ErrorKind.DATASET_COPY:
             dataset_copies.report_damage(self._session, job.dataset_fingerprint)
+        if result:
+            self._end_curve(job, attempt, epochs=result.get("epochs_completed"))
         if outcome == Outcome.HANDED_BACK and job.status == S.RUNNING:
             self._queue_again(event, job, reason="its worker shut down")
             return
@@ -299,6 +301,37 @@ class _Batch:
         )  # fmt: skip
         if not ended:
             logger.error("job %s: cannot go from '%s' to '%s'", job.id, job.status, to)
+
+    def _end_curve(self, job: Job, attempt: Attempt, *, epochs: int | None) -> None:
+        """Drop what earlier attempts measured after the epoch that this one has ended at.
+
+        It went on from before, or began anew because its checkpoint was gone: that curve is not
+        the one of its model. An attempt that measured nothing changes nothing.
+        """
+        if epochs is None or attempt.number == 1:
+            return
+        mine = Metric.job_id == job.id, Metric.attempt == attempt.number
+        written = self._session.scalar(select(func.max(Metric.epoch)).where(*mine))
+        told = [
+            row["epoch"]
+            for row in self._metrics.values()
+            if (row["job_id"], row["attempt"]) == (job.id, attempt.number)
+        ]
+        if written is None and not told:
+            return
+        epochs = max(epochs, written or 0, *told)
+        self._metrics = {
+            key: row
+            for key, row in self._metrics.items()
+            if key[0] != job.id or row["epoch"] <= epochs or row["attempt"] == attempt.number
+        }
+        self._session.execute(
+            delete(Metric).where(
+                Metric.job_id == job.id,
+                Metric.epoch > epochs,
+                Metric.attempt < attempt.number,
+            )
+        )
 
     def _why_displaced(self, job: Job) -> str:
         urgent = job.displaced_by and self._session.get(Job, job.displaced_by)
