@@ -101,16 +101,24 @@ def test_ranks_train_as_one_would(
 
 
 @pytest.mark.parametrize(
-    ("model", "task_type", "format", "at"),
+    ("model", "task_type", "format", "epochs", "at"),
     [
-        ("resnet-test", CLASSIFY, DatasetFormat.IMAGEFOLDER, {"epoch": 2}),
-        ("rtdetr-test", DETECT, DatasetFormat.YOLO, {"epoch": 1, "phase": "val"}),
+        ("resnet-test", CLASSIFY, DatasetFormat.IMAGEFOLDER, 3, {"epoch": 2}),
+        ("rtdetr-test", DETECT, DatasetFormat.YOLO, 2, {"epoch": 1, "phase": "val"}),
     ],
 )
 def test_two_ranks_go_on_with_the_same_bits(
-    make: Make, model: str, task_type: TaskType, format: DatasetFormat, at: dict[str, object]
+    make: Make,
+    model: str,
+    task_type: TaskType,
+    format: DatasetFormat,
+    epochs: int,
+    at: dict[str, object],
 ) -> None:
-    job = make(model, task_type, format, hyperparameters=EVERYTHING, compute_device=TWO)
+    # An epoch more than is asked to stop in: ranks train on while the request is on its way.
+    job = make(
+        model, task_type, format, epochs=epochs, hyperparameters=EVERYTHING, compute_device=TWO
+    )
     whole = Recorder()
     train(elsewhere(job, "whole"), whole)
     asks = threading.Event()

@@ -165,7 +165,8 @@ def test_two_ranks_train_as_one_would(job: TrainingJob) -> None:
 
 
 def test_two_ranks_go_on_with_the_same_bits(job: TrainingJob) -> None:
-    job = changed(job, hyperparameters={**EVERYTHING, "workers": 1})
+    # An epoch more than is asked to stop in: ranks train on while the request is on its way.
+    job = changed(job, epochs=3, hyperparameters={**EVERYTHING, "workers": 1})
     whole = Recorder()
     train(elsewhere(job, "whole"), whole)
     asks = threading.Event()
@@ -182,7 +183,7 @@ def test_two_ranks_go_on_with_the_same_bits(job: TrainingJob) -> None:
             asks.set()
 
     part.progress = progress  # type: ignore[method-assign]
-    train(job, part)
+    assert train(job, part).stopped == StopReason.SHUTDOWN
     rest = Recorder()
     assert train(changed(job, resume=True), rest).stopped is None
     assert differences(last_state(elsewhere(job, "whole")), last_state(job)) == []

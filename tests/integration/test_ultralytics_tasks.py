@@ -266,7 +266,6 @@ def test_a_model_that_is_not_in_the_matrix_is_exported_too(trained: tuple[Case, 
 def test_every_checkpoint_loads_in_plain_ultralytics(
     folder: Path, all_trained: dict[Case, Trained], tmp_path: Path
 ) -> None:
-    _trained(CASES[0], folder, all_trained)  # and those that the tests before have trained
     script = """
         import sys, json
         from ultralytics import YOLO
@@ -285,7 +284,10 @@ def test_every_checkpoint_loads_in_plain_ultralytics(
         TaskType.POSE_ESTIMATION: "pose",
         TaskType.ORIENTED_DETECTION: "obb",
     }
-    files = [(run.result.best_model_path, tasks[case.task]) for case, run in all_trained.items()]
+    files = [
+        (_trained(case, folder, all_trained).result.best_model_path, tasks[case.task])
+        for case in CASES
+    ]
     Image.new("RGB", (64, 64)).save(tmp_path / "image.png")
     command = [sys.executable, "-c", textwrap.dedent(script), json.dumps(files)]
     done = subprocess.run(
@@ -433,16 +435,20 @@ def test_two_processes_train_one_model_stop_together_and_go_on(
 ) -> None:
     """On two CPU processes what is done on two GPUs, with Gloo in place of NCCL."""
     case = CASES[0]
-    job = _job(case, folder, tmp_path / "out", compute_device="cpu*2")
-    stopped = _train(job, ListReporter(_stop_at(StopReason.NOW, epoch=2, step=1)))
+    job = _job(case, folder, tmp_path / "out", compute_device="cpu*2", epochs=3)
+    # They train on while the request is on its way to them, but no further than the next epoch.
+    stopped = _train(job, ListReporter(_stop_at(StopReason.NOW, epoch=2, step=0)))
     assert stopped.result.stopped is StopReason.NOW
-    assert [epoch for epoch, _ in stopped.reporter.measured] == [1]
-    steps = {p["steps"] for p in stopped.reporter.progressed if p.get("phase", "train") == "train"}
-    assert steps == {3}  # of 12 images, 4 a step and 2 of them in each process
+    trained = [p for p in stopped.reporter.progressed if p.get("phase", "train") == "train"]
+    assert {p["steps"] for p in trained} == {3}  # of 12 images, 4 a step: 2 in each process
+    measured = [epoch for epoch, _ in stopped.reporter.measured]
+    epoch, step = trained[-1]["epoch"], trained[-1]["step"]
     resumed = _train(dataclasses.replace(job, resume=True))
-    assert resumed.reporter.progressed[0]["step"] in (1, 2)
-    assert [epoch for epoch, _ in resumed.reporter.measured] == [2]
-    assert resumed.result.epochs_completed == 2
+    begun = resumed.reporter.progressed[0]
+    place = (epoch + 1, 0) if epoch in measured else (epoch, step)
+    assert (begun["epoch"], begun["step"]) == place
+    assert measured + [epoch for epoch, _ in resumed.reporter.measured] == [1, 2, 3]
+    assert resumed.result.epochs_completed == 3
     assert get_adapter("ultralytics").load(job).predict(_images(job.dataset_path))
 
 
