@@ -253,6 +253,7 @@ def test_an_uploaded_data_set_is_deleted_with_its_files(
     expect(page.get_by_role("heading", name="my shapes")).to_be_visible()
     folder = Path(page.locator(".facts dd.mono").first.text_content() or "")
     assert folder.is_dir()
+    expect(page.locator(".preview-card")).to_have_count(8)  # nothing is asked for any more
     page.get_by_role("button", name="Delete").click()
     page.get_by_role("button", name="Delete the data set").click()
     expect(page.get_by_text("No data set yet")).to_be_visible()
