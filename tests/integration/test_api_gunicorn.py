@@ -259,7 +259,7 @@ def test_it_ends_soon_though_browsers_follow_and_counts_its_requests(
 
 
 def _counted(server: Server, route: str) -> float:
-    text = httpx.get(f"{server.url}/metrics").text
+    text = httpx.get(f"{server.url}/metrics", timeout=PATIENCE_SECONDS).text
     counts = [
         line.rpartition(" ")[2]
         for line in text.splitlines()

@@ -147,6 +147,7 @@ def _check_artifacts(client: Client, address: str) -> None:
 
 def test_a_running_job_is_cancelled_through_the_api(on_sqlite: Served) -> None:
     client = on_sqlite.client
+    on_sqlite.there.environ["MODELYARD_CANCEL_GRACE_SECONDS"] = "60"  # on a busy machine
     on_sqlite.there.worker("w1")
     job = on_sqlite.job(epochs=500)
     address = f"/training/jobs/{job['id']}"

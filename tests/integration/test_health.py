@@ -11,8 +11,13 @@ from werkzeug.serving import make_server
 from modelyard.health import Unhealthy, check
 from modelyard.settings import Settings, load_settings
 from tests.factories import environment
-from tests.services import own_port
+from tests.services import PATIENCE_SECONDS, own_port
 from webapp import create_app
+
+
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("modelyard.health.ANSWER_SECONDS", PATIENCE_SECONDS)
 
 
 def instance(home: Path, redis_url: str, **more: str) -> Settings:

@@ -65,6 +65,7 @@ def shared(
 
 @pytest.fixture(scope="module")
 def worker(shared: Instance) -> subprocess.Popen[bytes]:
+    shared.environ["MODELYARD_CANCEL_GRACE_SECONDS"] = "60"  # for the checkpoint, on any machine
     return shared.worker("w1")
 
 
@@ -78,7 +79,7 @@ def start(job: Job) -> None:
 
 def wait_until(there: Instance, job: Job, condition: Any) -> None:
     try:
-        wait_for(job_is(job, condition), timeout_seconds=180, what=f"job {job.id}")
+        wait_for(job_is(job, condition), timeout_seconds=300, what=f"job {job.id}")
     except TimeoutError as error:
         state = (job.status, job.progress, job.error)
         raise AssertionError(f"{error}; it is {state}\n{there.logs()}") from None
