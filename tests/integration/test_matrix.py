@@ -11,8 +11,9 @@ import json
 import math
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ MODELS: dict[tuple[str, TaskType], tuple[str, dict[str, Any]]] = {
         {"augment": False, "warmup_epochs": 0.0},
     ),
 }
-LEARNING_RATE = {"timm": 3e-3, "ultralytics": 2e-3, "huggingface": 1e-3}
+LEARNING_RATE = {"timm": 3e-3, "ultralytics": 2e-3, "huggingface": 1e-2}
 
 
 @dataclass(frozen=True)
@@ -127,9 +128,9 @@ def _one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[Case, Trained]:
-    """Give what was trained so far, filled by the first test of each case."""
-    return {}
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Case], Trained]:
+    """Return a function that trains a case when it is first asked for."""
+    return cache(lambda case: _train(case, tmp_path_factory.mktemp(str(case))))
 
 
 def _train(case: Case, folder: Path) -> Trained:
@@ -164,12 +165,14 @@ def _train(case: Case, folder: Path) -> Trained:
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_a_model_is_trained_evaluated_and_exported(
-    case: Case, trained: dict[Case, Trained], tmp_path_factory: pytest.TempPathFactory
+    case: Case, trained: Callable[[Case], Trained]
 ) -> None:
-    found = trained[case] = _train(case, tmp_path_factory.mktemp(str(case)))
+    found = trained(case)
     _check_losses(found)
     _check_artifacts(found)
-    _check_exports(found)
+    # ONNX of what each format led to, TorchScript once for a model.
+    first = next(c for c in CASES if (c.framework, c.task_type) == (case.framework, case.task_type))
+    _check_exports(found, formats=list(ExportFormat) if case == first else [ExportFormat.ONNX])
 
 
 def _check_losses(found: Trained) -> None:
@@ -194,10 +197,10 @@ def _check_artifacts(found: Trained) -> None:
         assert path.is_relative_to(found.job.output_dir), kind
 
 
-def _check_exports(found: Trained) -> None:
+def _check_exports(found: Trained, *, formats: Sequence[ExportFormat]) -> None:
     predictor = get_adapter(found.job.framework).load(found.job)
     assert set(CLASSES) <= set(predictor.classes)
-    for format in ExportFormat:
+    for format in formats:
         exported = export(found.job, predictor, format)
         assert exported.largest_difference <= TOLERANCE
         assert exported.path.stat().st_size > 0
@@ -220,33 +223,34 @@ assert output.shape == (1, classes), output.shape
 import numpy
 from ultralytics import YOLO
 [result] = YOLO(path).predict(numpy.zeros((64, 64, 3), numpy.uint8), verbose=False, imgsz=64)
-assert len(result.names) >= 3, result.names
+assert set(result.names.values()) >= {"square", "triangle", "disc"}, result.names
 """,
     "huggingface": """
 import torch
 from transformers import AutoConfig, AutoImageProcessor
 import transformers
 config = AutoConfig.from_pretrained(path)
-model = getattr(transformers, config.architectures[0]).from_pretrained(path).eval()
+kind = getattr(transformers, config.architectures[0])
+model, told = kind.from_pretrained(path, output_loading_info=True)
+assert not told["missing_keys"] and not told["unexpected_keys"], told
 processor = AutoImageProcessor.from_pretrained(path)
 inputs = processor(images=torch.zeros(3, 64, 64, dtype=torch.uint8), return_tensors="pt")
-assert torch.isfinite(model(**inputs).logits).all()
-assert len(config.id2label) >= 3, config.id2label
+assert torch.isfinite(model.eval()(**inputs).logits).all()
+assert set(config.id2label.values()) >= {"square", "triangle", "disc"}, config.id2label
 """,
 }
 
 
+@pytest.mark.timeout(900)  # trains every case where it is the only test
 @pytest.mark.parametrize("framework", sorted(FRAMEWORKS))
 def test_its_models_load_in_the_plain_library(
-    framework: str, trained: dict[Case, Trained], tmp_path: Path
+    framework: str, trained: Callable[[Case], Trained], tmp_path: Path
 ) -> None:
     paths = {
-        str(case): found.result.best_model_path
-        for case, found in trained.items()
+        str(case): trained(case).result.best_model_path
+        for case in CASES
         if case.framework == framework
     }
-    if not paths:
-        pytest.fail(f"no model of {framework} was trained before this test")
     code = (
         "import sys, torch; torch.set_num_threads(1)\n"
         "def load(path):\n"
