@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from multiprocessing import active_children
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ from adapters.huggingface_training.trainer import ReportingTrainer
 from adapters.prediction import Predictor
 from adapters.schemas.huggingface import OPTIMIZERS
 from adapters.wire import ExportFormat
+from tests.services import wait_for
 from tests.shapes import CLASSES, SIDE, compose
 
 ROOT = Path(__file__).parents[2]
@@ -236,16 +238,15 @@ def comparable(measured: dict[int, dict[str, float]]) -> dict[int, dict[str, flo
     }
 
 
+# Models that are not in the matrix of test_matrix.py.
 @pytest.mark.parametrize(
     ("model", "task_type", "format", "multi_label"),
     [
         ("convnext-test", CLASSIFY, DatasetFormat.IMAGEFOLDER, False),
         ("vit-test", CLASSIFY, DatasetFormat.IMAGEFOLDER, True),
         ("swin-test", CLASSIFY, DatasetFormat.YOLO, True),
-        ("resnet-test", CLASSIFY, DatasetFormat.COCO, True),
         ("deformable-detr-test", DETECT, DatasetFormat.YOLO, False),
         ("rtdetr-test", DETECT, DatasetFormat.COCO, False),
-        ("segformer-test", SEGMENT, DatasetFormat.MASKS, False),
         ("upernet-test", SEGMENT, DatasetFormat.COCO, False),
         ("dpt-test", SEGMENT, DatasetFormat.YOLO, False),
     ],
@@ -253,9 +254,8 @@ def comparable(measured: dict[int, dict[str, float]]) -> dict[int, dict[str, flo
 def test_each_task_trains_on_each_format_reports_and_predicts(
     make: Make, model: str, task_type: TaskType, format: DatasetFormat, multi_label: bool
 ) -> None:
-    job = make(
-        model, task_type, format, multi_label=multi_label, hyperparameters={"augment": False}
-    )
+    plain = {"augment": False, "warmup_epochs": 0.0}  # so that two epochs show
+    job = make(model, task_type, format, multi_label=multi_label, hyperparameters=plain)
     reporter = Recorder()
     result = train(job, reporter)
     assert sorted(reporter.measured) == [1, 2]
@@ -321,45 +321,6 @@ def test_a_classifier_learns_and_validation_agrees_with_prediction(make: Make) -
         for one, path in zip(found, paths, strict=True)
     ]
     assert sum(hits) / len(hits) == pytest.approx(result.accuracy)
-
-
-def test_plain_transformers_loads_the_best_models_in_a_fresh_process(
-    make: Make, tmp_path: Path
-) -> None:
-    cases = {
-        "ImageClassification": make("vit-test", CLASSIFY, DatasetFormat.IMAGEFOLDER, image_size=64),
-        "ObjectDetection": make("yolos-test", DETECT, DatasetFormat.YOLO),
-        "SemanticSegmentation": make("segformer-test", SEGMENT, DatasetFormat.MASKS),
-    }
-    lines = ["import torch, transformers", "from PIL import Image"]
-    for kind, job in cases.items():
-        job = elsewhere(job, kind, epochs=1)
-        train(job)
-        folder = str(job.checkpoints_dir / "best")
-        lines += [
-            f"processor = transformers.AutoImageProcessor.from_pretrained({folder!r})",
-            f"kind = transformers.AutoModelFor{kind}",
-            f"model, told = kind.from_pretrained({folder!r}, output_loading_info=True)",
-            "assert not told['missing_keys'] and not told['unexpected_keys'], told",
-            "images = processor(images=Image.new('RGB', (50, 70)), return_tensors='pt')",
-            "outputs = model(**images)",
-            "print(sorted(model.config.id2label.values()), tuple(outputs.logits.shape))",
-        ]
-    environment = {"HF_HUB_OFFLINE": "1", "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", "\n".join(lines)],
-        env=environment,
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == [
-        "['disc', 'square', 'triangle'] (1, 3)",
-        "['disc', 'square', 'triangle'] (1, 10, 4)",
-        "['background', 'disc', 'square', 'triangle'] (1, 4, 16, 16)",
-    ]
 
 
 @pytest.mark.parametrize(
@@ -451,12 +412,10 @@ def test_every_schedule_warms_up_and_goes_on_exactly(job: TrainingJob, scheduler
 
 
 def test_loader_processes_end_with_the_job(job: TrainingJob) -> None:
-    import psutil
-
-    before = set(psutil.Process().children())  # of other tests: servers that they share
+    before = set(active_children())  # of other tests: what they share
     train(changed(job, epochs=1, hyperparameters={"workers": 2}))
-    left = [p for p in psutil.Process().children() if p.status() != psutil.STATUS_ZOMBIE]
-    assert set(left) <= before
+    # One that does not end by itself for some seconds is told to, and not waited for.
+    wait_for(lambda: set(active_children()) <= before, what="the end of the loader processes")
 
 
 def test_patience_ends_a_job_that_does_not_get_better(job: TrainingJob) -> None:
@@ -466,7 +425,8 @@ def test_patience_ends_a_job_that_does_not_get_better(job: TrainingJob) -> None:
         changed(job, epochs=9, learning_rate=1e-9, hyperparameters=hyperparameters), reporter
     )
     assert result.stopped is None
-    assert result.epochs_completed == 3
+    assert result.best is not None
+    assert result.epochs_completed == result.best.epoch + 2 < 9
     assert any("early_stopping_patience is 2" in line for line in reporter.lines)
 
 
@@ -709,17 +669,15 @@ def test_a_checkpoint_of_another_job_or_of_none_is_refused(job: TrainingJob) -> 
 # Export
 
 
+# Those of the matrix are exported there.
 @pytest.mark.parametrize(
     ("model", "task_type", "format"),
     [
-        ("resnet-test", CLASSIFY, DatasetFormat.IMAGEFOLDER),
         ("vit-test", CLASSIFY, DatasetFormat.IMAGEFOLDER),
         ("swin-test", CLASSIFY, DatasetFormat.IMAGEFOLDER),
         ("detr-test", DETECT, DatasetFormat.YOLO),
         ("deformable-detr-test", DETECT, DatasetFormat.YOLO),
-        ("yolos-test", DETECT, DatasetFormat.YOLO),
         ("rtdetr-test", DETECT, DatasetFormat.YOLO),  # barely trained, many places score the same
-        ("segformer-test", SEGMENT, DatasetFormat.MASKS),
         ("dpt-test", SEGMENT, DatasetFormat.MASKS),
     ],
 )
