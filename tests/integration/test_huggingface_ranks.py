@@ -29,6 +29,9 @@ from tests.integration.test_huggingface_adapter import (
     train,
 )
 
+# Ranks wait for each other at every step: on a busy machine each time for a turn.
+pytestmark = pytest.mark.timeout(900)
+
 composed, make, _one_thread = alone.composed, alone.make, alone._one_thread
 TWO = "cpu*2"
 WEIGHTED = {"accumulation_steps": 2, "class_weights": [1.0, 0.1, 5.0]}

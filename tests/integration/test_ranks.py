@@ -38,6 +38,9 @@ from tests.timm_jobs import (
     write_digits,
 )
 
+# Ranks wait for each other at every step: on a busy machine each time for a turn.
+pytestmark = pytest.mark.timeout(900)
+
 TWO = "cpu*2"
 
 

@@ -263,6 +263,7 @@ def test_a_model_that_is_not_in_the_matrix_is_exported_too(trained: tuple[Case, 
         assert export(run.job, predictor, format).largest_difference <= TOLERANCE
 
 
+@pytest.mark.timeout(900)  # trains every case where it is the only test
 def test_every_checkpoint_loads_in_plain_ultralytics(
     folder: Path, all_trained: dict[Case, Trained], tmp_path: Path
 ) -> None:
@@ -430,6 +431,7 @@ def test_a_checkpoint_of_another_model_is_not_loaded(
         get_adapter("ultralytics").load(other)
 
 
+@pytest.mark.timeout(900)
 def test_two_processes_train_one_model_stop_together_and_go_on(
     folder: Path, tmp_path: Path
 ) -> None:
