@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.site import Site, ended, training
+from tests.faults.site import Site, ended, in_epoch
 from webapp.services import job_actions
 
 
@@ -31,8 +31,8 @@ def test_a_full_disk_ends_the_attempt_with_its_reason_and_frees_the_slot(
     disk = small_disk("530m")  # little more than what a job must find free
     outputs.symlink_to(disk)
     there.quick_worker("w1")
-    job = there.job(epochs=2, steps=12, step_seconds=0.5)
-    there.wait(job, training)
+    job = there.job(epochs=2, hold_in=2)
+    there.wait(job, in_epoch(2))
     filler = disk / "filler"
     fill(filler)
     there.wait(job, lambda job: job.status == "failed")
@@ -41,6 +41,7 @@ def test_a_full_disk_ends_the_attempt_with_its_reason_and_frees_the_slot(
     assert job.error["hint"]
     assert job.attempt == 1
     filler.unlink()
+    there.let_go(job.id)
     job_actions.resume(job, actor="test")
     there.wait(job, ended)
     assert (job.status, job.attempt) == ("completed", 2)

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from tests.driver import Driver
 from tests.faults.invariants import check
-from tests.faults.site import Site, ended, kill, site, training
+from tests.faults.site import Site, ended, gone, kill, site, training
 from tests.services import wait_for
 from tests.worker_service import job_is
 from webapp.config import settings
@@ -79,12 +79,14 @@ def test_a_gpu_that_somebody_fills_gets_no_job_until_it_is_free(
     driver.processes = {stranger.pid: (1, 18637)}
     driver.tell()
     gpu_worker(there, driver, "gpu")
-    first, second = there.job(epochs=400), there.job(epochs=2)
+    first, second = there.job(epochs=4, hold_in=2), there.job(epochs=2)
     there.wait(first, training)
     assert str(first.device).startswith("cuda:0")
     held = f"is held by process {stranger.pid} (sleep, 18.2 GB), which is not ours"
     wait_for(lambda: held in reason(second), what="the reason why it waits")
-    assert reason(second).startswith("Next in the queue quick; 1 of 2 slots is busy; GPU 1 of ")
+    # A worker tells of its jobs and of its GPUs every few seconds.
+    begins = "Next in the queue quick; 1 of 2 slots is busy; GPU 1 of "
+    wait_for(lambda: reason(second).startswith(begins), what="the job that trains in it")
     [worker] = broker.workers()
     assert (worker["slots"], worker["busy"], worker["held"]) == (2, 1, 1)
     assert [gpu["held_by"] and gpu["held_by"]["pid"] for gpu in worker["gpu"]] == [
@@ -95,8 +97,7 @@ def test_a_gpu_that_somebody_fills_gets_no_job_until_it_is_free(
     there.wait(second, ended)
     assert str(second.device).startswith("cuda:1")
     assert (second.attempt, job_is(first, training)()) == (1, True)
-    there.expected[first.id] = "cancelled"
-    job_actions.cancel(first, mode=CancelMode.KILL, actor="test")
+    there.let_go(first.id)
 
 
 def test_a_job_that_comes_just_as_somebody_takes_the_gpu_is_left_to_others(
@@ -115,13 +116,14 @@ def test_a_job_that_comes_just_as_somebody_takes_the_gpu_is_left_to_others(
 
 def test_two_workers_of_a_host_share_its_gpu_by_turns(there: Site, driver: Driver) -> None:
     first = gpu_worker(there, driver, "a", MODELYARD_GPUS="0")
-    job = there.job(epochs=40)
+    job = there.job(epochs=4, hold_in=2)
     there.wait(job, training)
     gpu_worker(there, driver, "b", MODELYARD_GPUS="0")
     others = [there.job(epochs=2) for _ in range(3)]
     said = f"is training job {job.id} for worker a"
     wait_for(lambda: said in reason(others[0]), what="the reason")
     kill(first)  # the lock dies with it, whoever trains then
+    there.let_go(job.id)
     for each in (job, *others):
         there.wait(each, ended)
     assert {each.worker for each in (job, *others)} == {"b"}
@@ -129,9 +131,11 @@ def test_two_workers_of_a_host_share_its_gpu_by_turns(there: Site, driver: Drive
 
 def test_a_gpu_that_is_named_twice_trains_two_jobs(there: Site, driver: Driver) -> None:
     gpu_worker(there, driver, "a", MODELYARD_GPUS="0,0")
-    jobs = [there.job(epochs=20), there.job(epochs=20)]
-    wait_for(lambda: all(job_is(job, training)() for job in jobs), what="both at once")
+    jobs = [there.job(epochs=2, hold_in=1) for _ in range(2)]
     for job in jobs:
+        there.wait(job, training)
+    for job in jobs:
+        there.let_go(job.id)
         there.wait(job, ended)
 
 
@@ -143,9 +147,10 @@ def test_a_cancel_is_confirmed_when_the_memory_is_seen_free(there: Site, driver:
     driver.processes = {child.pid: (0, 9000)}
     driver.tell()
     job_actions.cancel(job, mode=CancelMode.NOW, actor="test")
-    wait_for(lambda: not child.is_running(), what="the end of the child")
+    wait_for(lambda: gone([child]), what="the end of the child")
     calls = driver.calls
-    wait_for(lambda: driver.calls > calls + 8, what="more looks at what the driver lists")
+    # It looks five times a second, and gives up after half a minute.
+    wait_for(lambda: driver.calls > calls + 4, what="more looks at what the driver lists")
     assert job_is(job, lambda j: j.status == "cancelling")()
     driver.processes = {}
     driver.tell()
