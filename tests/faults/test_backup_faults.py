@@ -11,15 +11,13 @@ from adapters import wire
 from modelyard.settings import load_settings
 from tests.factories import environment
 from tests.faults.invariants import Invariants
-from tests.faults.site import Site, ended, kill, site, training
+from tests.faults.site import Site, ended, in_epoch, kill, site, training
 from tests.services import RedisService
 from tests.worker_service import ROOT
 from webapp import create_app
 from webapp.extensions import db
 from webapp.models import Job
 from webapp.services import job_actions, schema
-
-LEASE_SECONDS = 4.0
 
 
 def migrated(home: Path, database_url: str) -> None:
@@ -66,14 +64,14 @@ def test_a_backup_under_load_goes_on_elsewhere_with_another_database_and_redis(
     file, first, second = tmp_path / "backup.tar.gz", tmp_path / "first", tmp_path / "second"
     url = f"sqlite:///{first / 'modelyard.db'}"
     migrated(first, url)
-    with site(first, database_url=url, redis=redis_service, lease_seconds=LEASE_SECONDS) as here:
+    with site(first, database_url=url, redis=redis_service) as here:
         here.recorder()
         here.quick_worker("w1")
         done = here.job(epochs=2)
         here.wait(done, ended)
-        running, waiting = here.job(epochs=40), here.job(epochs=2)
+        running, waiting = here.job(epochs=6, hold_in=4), here.job(epochs=2)
         idle = here.job(epochs=1, start=False)
-        here.wait(running, lambda job: training(job) and job.progress["epoch"] > 3)
+        here.wait(running, in_epoch(4))
         ids = [job.id for job in (done, running, waiting, idle)]
         said = modelyard(here, "backup", str(file))
         assert "4 jobs" in said
@@ -83,9 +81,7 @@ def test_a_backup_under_load_goes_on_elsewhere_with_another_database_and_redis(
     new_redis.start()
     try:
         shutil.copytree(first / "outputs", second / "outputs")
-        with site(
-            second, database_url=postgres_url, redis=new_redis, lease_seconds=LEASE_SECONDS
-        ) as there:
+        with site(second, database_url=postgres_url, redis=new_redis) as there:
             db.drop_all()
             there.environ["MODELYARD_DATA_ROOTS"] = str(first / "data")
             said = modelyard(there, "restore", str(file))
@@ -93,6 +89,7 @@ def test_a_backup_under_load_goes_on_elsewhere_with_another_database_and_redis(
             with new_redis.client() as client:
                 # As one that was kept: it has seen three attempts of the waiting job end.
                 client.set(wire.fence_key(ids[2]), 4)
+            there.let_go(ids[1])
             there.recorder()
             there.quick_worker("w2")
             for job_id in ids[1:3]:
@@ -111,13 +108,13 @@ def test_a_backup_comes_back_while_workers_have_gone_on(
     home, file = tmp_path / "home", tmp_path / "backup.tar.gz"
     url = f"sqlite:///{home / 'modelyard.db'}"
     migrated(home, url)
-    with site(home, database_url=url, redis=redis_service, lease_seconds=LEASE_SECONDS) as here:
+    with site(home, database_url=url, redis=redis_service) as here:
         recorder = here.recorder()
         workers = {name: here.quick_worker(name) for name in ("w1", "w2", "w3", "w4")}
-        moved, steady = here.job(epochs=120).id, here.job(epochs=170).id
+        moved, steady = (here.job(epochs=6, hold_in=3).id for _ in range(2))
         waiting = here.job(epochs=2, start=False).id
         for job_id in (moved, steady):
-            here.wait(job_again(job_id), lambda job: training(job) and job.progress["epoch"] > 2)
+            here.wait(job_again(job_id), in_epoch(3))
         modelyard(here, "backup", str(file))
         job_actions.start(job_again(waiting), actor="test")
         here.wait(job_again(waiting), ended)
@@ -134,6 +131,8 @@ def test_a_backup_comes_back_while_workers_have_gone_on(
         lost = "1 job was made after the backup and is lost; its files are still there"
         assert f"{lost}: {late}" in said
         assert job_again(waiting).status == "completed"
+        for job_id in (moved, steady):
+            here.let_go(job_id)
         here.recorder()
         for job_id in (moved, steady):
             here.wait(job_again(job_id), ended)

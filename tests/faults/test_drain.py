@@ -9,17 +9,22 @@ import psutil
 import pytest
 
 from adapters import wire
-from tests.faults.site import Site, ended, kill, training
-from tests.services import wait_for
-from tests.worker_service import ROOT, job_is
+from tests.faults.site import Site, ended, in_epoch, kill
+from tests.services import PATIENCE_SECONDS, Spawned, wait_for
+from tests.worker_service import ROOT
 
 
-def modelyard(there: Site, *arguments: str, name: str = "w1") -> subprocess.CompletedProcess[str]:
+def environ(there: Site) -> dict[str, str]:
+    """Return the environment of a person on the host of worker w1."""
+    return {"PATH": "/usr/bin:/bin", **there.environ, "MODELYARD_WORKER_NAME": "w1"}
+
+
+def modelyard(there: Site, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "modelyard", *arguments],
         cwd=ROOT,
-        env={"PATH": "/usr/bin:/bin", **there.environ, "MODELYARD_WORKER_NAME": name},
-        capture_output=True, text=True, check=False, timeout=60,
+        env=environ(there),
+        capture_output=True, text=True, check=False, timeout=PATIENCE_SECONDS,
     )  # fmt: skip
 
 
@@ -31,13 +36,18 @@ def status(there: Site, name: str) -> str:
 
 def test_a_drain_waits_for_what_trains_and_lets_nothing_new_begin(there: Site) -> None:
     there.quick_worker("w1")
-    job = there.job(epochs=100)
-    there.wait(job, training)
-    done = modelyard(there, "drain", "w1", "--wait")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert f"it still trains job {job.id}" in done.stdout
-    assert done.stdout.endswith("worker w1 is idle\n")
-    assert job_is(job, lambda j: j.status == "completed")()
+    job = there.job(epochs=4, hold_in=2)
+    there.wait(job, in_epoch(2))
+    with Spawned(
+        [sys.executable, "-m", "modelyard", "drain", "w1", "--wait"],
+        log=there.home / "drain.txt", environ=environ(there), cwd=ROOT,
+    ) as drain:  # fmt: skip
+        drain.wait_for(lambda: f"it still trains job {job.id}" in drain.output(), what="its word")
+        there.let_go(job.id)
+        assert drain.wait() == 0
+    assert drain.output().endswith("worker w1 is idle\n")
+    assert '"outcome":"completed"' in there.journal(job.id)
+    there.wait(job, ended)
     after = there.job(epochs=1)
     there.quick_worker("w2")
     there.wait(after, ended)

@@ -10,8 +10,18 @@ import pytest
 import sqlalchemy as sa
 
 from tests.faults.invariants import check
-from tests.faults.site import Site, ended, gone, in_epoch, kill, processes_of, site, training
-from tests.services import wait_for
+from tests.faults.site import (
+    Site,
+    ended,
+    gone,
+    in_epoch,
+    kill,
+    leader,
+    processes_of,
+    site,
+    training,
+)
+from tests.services import PATIENCE_SECONDS, wait_for
 from webapp.extensions import db
 from webapp.models import Job
 from webapp.services import job_actions
@@ -24,7 +34,7 @@ def alone(tmp_path: Path) -> Iterator[Site]:
     url = f"sqlite:///{tmp_path / 'modelyard.db'}"
     with site(tmp_path, database_url=url, redis=None) as there:
         there.environ["MODELYARD_CANCEL_GRACE_SECONDS"] = "2"
-        there.environ["MODELYARD_SHUTDOWN_GRACE_SECONDS"] = "2"
+        there.environ["MODELYARD_SHUTDOWN_GRACE_SECONDS"] = "5"
         there.first_recorder = there.recorder()
         yield there
         check(there)
@@ -42,17 +52,23 @@ def trained_by(there: Site, job: Job) -> list[int]:
     return list(dict.fromkeys(int(line.split()[0]) for line in spans))
 
 
+def standing_by(there: Site) -> int:
+    """Return how many recorders had to wait for another so far."""
+    return there.log_of("webapp.recorder").count("is still there")
+
+
 @pytest.mark.parametrize("deaf", [False, True])
 def test_a_recorder_killed_and_started_at_once_goes_on_when_its_child_has_ended(
     alone: Site, deaf: bool
 ) -> None:
-    job = alone.job(epochs=30, loaders=1, deaf=deaf, step_seconds=0.01)
+    job = alone.job(epochs=6, loaders=1, deaf=deaf, hold_in=3)
     alone.wait(job, in_epoch(3))
     children = alone.children()
     assert len(children) == 2
     kill(alone.first_recorder)
     alone.recorder()
     wait_for(lambda: gone(children), what="the end of its child")
+    alone.let_go(job.id)
     alone.wait(job, ended)
     # The child that hears handed its job back, which is in its file and costs no attempt.
     assert (job.status, job.attempt, job.lost_attempts) == ("completed", 2, 0)
@@ -62,14 +78,16 @@ def test_a_recorder_killed_and_started_at_once_goes_on_when_its_child_has_ended(
 def test_a_killed_child_and_a_killed_supervisor_are_followed_by_one_that_goes_on(
     alone: Site,
 ) -> None:
-    job = alone.job(epochs=30, loaders=1)
+    job = alone.job(epochs=6, loaders=1, hold_in=3)
     alone.wait(job, in_epoch(3))
     children = alone.children()
-    min(children, key=lambda p: p.create_time()).kill()
+    alone.hold(job.id, epoch=5)
+    leader(children).kill()
     alone.wait(job, lambda j: j.attempt == 2 and in_epoch(5)(j))
     assert gone(children)
     children = alone.children()
     supervisor(alone).kill()
+    alone.let_go(job.id)
     wait_for(lambda: gone(children), what="the end of its child")
     alone.wait(job, ended)
     assert (job.status, job.attempt, job.lost_attempts) == ("completed", 3, 2)
@@ -90,22 +108,24 @@ def test_processes_that_never_begin_are_not_started_for_ever(alone: Site) -> Non
 def test_a_database_that_is_away_for_a_while_delays_the_curve_and_loses_nothing(
     alone: Site,
 ) -> None:
-    job = alone.job(epochs=60, step_seconds=0.02)
+    job = alone.job(epochs=12, hold_in=3)
     alone.wait(job, in_epoch(3))
     engine = sa.create_engine(alone.database_url)
     job_id = job.id
     db.session.remove()
     with engine.connect() as connection:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
+        alone.hold(job_id, epoch=10)
         wait_for(
             lambda: "does not answer" in alone.log_of("webapp.recorder"),
-            timeout_seconds=30, what="a recorder that cannot write",
-        )  # fmt: skip
-        said = alone.journal(job_id).count('"metrics"')
+            what="a recorder that cannot write",
+        )
+        wait_for(lambda: alone.journal(job_id).count('"metrics"') == 9, what="more epochs")
     engine.dispose()
     job = db.session.get_one(Job, job_id)
-    alone.wait(job, in_epoch(said))  # while it trains, not only at its end
+    alone.wait(job, in_epoch(10))  # while it trains, not only at its end
     assert job.status == "running"
+    alone.let_go(job_id)
     alone.wait(job, ended)
     assert (job.status, job.attempt) == ("completed", 1)
 
@@ -122,17 +142,17 @@ def test_a_child_that_ignores_every_signal_is_killed_after_its_grace(alone: Site
 
 
 def test_of_two_recorders_the_second_trains_when_the_first_is_gone(alone: Site) -> None:
-    job = alone.job(epochs=60)
+    job = alone.job(epochs=4, hold_in=2)
     alone.wait(job, in_epoch(2))
     second = alone.recorder()
-    wait_for(
-        lambda: "is still there" in alone.log_of("webapp.recorder"), what="a recorder standing by"
-    )
+    wait_for(lambda: standing_by(alone) == 1, what="a recorder standing by")
     alone.first_recorder.terminate()
-    alone.first_recorder.wait(60)
+    alone.first_recorder.wait(PATIENCE_SECONDS)
+    alone.let_go(job.id)
     alone.wait(job, ended)
     assert (job.status, job.attempt, job.lost_attempts) == ("completed", 2, 0)
     third = alone.recorder()
-    third.terminate()  # one that stands by ends when it is asked to
-    third.wait(60)
+    wait_for(lambda: standing_by(alone) == 2, what="another that stands by")
+    third.terminate()  # it ends when it is asked to
+    third.wait(PATIENCE_SECONDS)
     assert second.poll() is None

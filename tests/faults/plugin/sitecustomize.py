@@ -1,11 +1,9 @@
 """Run by every Python process that has this folder on its path: shortens what is waited for, where
 asked to: leases, GPU memory that is not let go, and the time left for which a job keeps its place.
-Or keeps what nobody refers to any more.
 
 Most faults show the same with a lease of eight seconds as with one of thirty, four times sooner.
 """
 
-import gc
 import os
 
 if seconds := os.environ.get("FAULTS_LEASE_SECONDS"):
@@ -24,6 +22,3 @@ if seconds := os.environ.get("FAULTS_ABOUT_TO_END_SECONDS"):
     from webapp.services import preemption
 
     preemption.ABOUT_TO_END_SECONDS = float(seconds)
-
-if os.environ.get("FAULTS_KEEP_GARBAGE"):
-    gc.disable()
