@@ -8,29 +8,34 @@ one hits what is up to the machine.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
 import random
-import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from modelyard.client import ApiError, Client, ClientError, Conflict, Unreachable
 from modelyard.ports import free_port
+from modelyard.process import die_with_parent
 from tests.factories import environment
 from tests.faults.invariants import ENDED, Findings, Invariants
 from tests.faults.site import PLUGIN, make_images, processes_of, trains
-from tests.services import PostgresService, RedisService
+from tests.services import PostgresService, RedisService, wait_for
 from tests.worker_service import ROOT
 
 PASSWORD = "correct horse battery staple"
 SETTLE_SECONDS = 240.0
+LEAVING_SECONDS = 10.0  # of what a process that was killed has started
 POWER_CUTS = 0.4  # of Redis's deaths, those that cost it its last second
 # Of ten jobs some are short, then more long ones come than there are workers, and when those train
 # an urgent one that takes a place.
@@ -58,8 +63,9 @@ class Part:
             return
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                self.command, cwd=ROOT, env=self.environ, stdout=log, stderr=log
-            )
+                self.command, cwd=ROOT, env=self.environ, stdout=log, stderr=log,
+                preexec_fn=partial(die_with_parent, os.getpid()),
+            )  # fmt: skip
         self.start_at = time.monotonic() + 1.0
 
     def kill(self, *, down_seconds: float) -> bool:
@@ -91,6 +97,7 @@ class Chaos:
         self.redis = RedisService(home / "redis")
         self.redis_up_at: float | None = None
         self.port = free_port()
+        self.client = Client(f"http://127.0.0.1:{self.port}")
         make_images(home / "data" / "tiny")
         told = environment(
             home, database_url=database_url, redis_url=self.redis.url,
@@ -133,7 +140,6 @@ class Chaos:
                 [sys.executable, "-m", "webapp.manage", command],
                 cwd=ROOT, env=self.environ, check=True, capture_output=True,
             )  # fmt: skip
-        self.client = Client(f"http://127.0.0.1:{self.port}")
 
     def begin(self) -> None:
         """Log in and make the project that the jobs are in, once the web process answers."""
@@ -213,7 +219,10 @@ class Chaos:
             children = [p for p in processes_of(self.home) if trains(p)]
             if not children:
                 return False
-            self.random.choice(children).kill()
+            try:
+                self.random.choice(children).kill()
+            except psutil.NoSuchProcess:  # it has just ended
+                return False
             return True
         part = self.random.choice([p for p in self.parts if p.name.startswith(kind)])
         return part.kill(down_seconds=down_seconds)
@@ -246,8 +255,10 @@ class Chaos:
         while time.monotonic() < begun + SETTLE_SECONDS:
             self.tend()
             try:
-                statuses = [job["status"] for job in self.client.items("/training/jobs")]
-                if all(status in ENDED for status in statuses):
+                jobs = self.client.items("/training/jobs")
+                ids = {job["id"] for job in jobs if job["status"] in ENDED}
+                # One whose creation was not answered is there twice, and is never started.
+                if ids >= self.accepted.keys():
                     break
             except ClientError:
                 pass
@@ -259,9 +270,10 @@ class Chaos:
         self.displaced = looks.displaced()
         found = looks.check(accepted=self.accepted)
         self.stop_all()
-        for process in processes_of(self.home):
-            found.orphans.append(f"{process.pid} is left: {process.cmdline()}")
-            process.kill()
+        try:
+            wait_for(lambda: not processes_of(self.home), timeout_seconds=LEAVING_SECONDS)
+        except TimeoutError:
+            found.orphans += [f"{process} is left" for process in processes_of(self.home)]
         return found
 
     def stop_all(self) -> None:
@@ -284,7 +296,8 @@ def run(
     finally:
         chaos.stop_all()
         for process in processes_of(home):
-            process.send_signal(signal.SIGKILL)
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
 
 
 def table(chaos: Chaos, found: Findings, *, seed: int, calm_seconds: float) -> str:

@@ -9,6 +9,8 @@ import pytest
 from tests.faults import chaos
 
 
+# A minute, and what is left of chaos.SETTLE_SECONDS in the worst case.
+@pytest.mark.timeout(600)
 def test_a_minute_of_random_kills_loses_and_doubles_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
