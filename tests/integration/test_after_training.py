@@ -74,7 +74,7 @@ def trained(there: Instance, **fields: Any) -> Iterator[tuple[Job, Caller]]:
     assert "pending" in answer.json["detail"]
     job_actions.start(job, actor="test")
     try:
-        wait_for(job_is(job, lambda job: job.status in FINAL), timeout_seconds=120, what="the end")
+        wait_for(job_is(job, lambda job: job.status in FINAL), timeout_seconds=240, what="the end")
     except TimeoutError as error:
         raise AssertionError(f"{error}\n{there.logs()}") from None
     assert (job.status, job.error) == ("completed", None), there.logs()
@@ -99,6 +99,7 @@ def by_subprocess(tmp_path: Path) -> Iterator[Instance]:
         current_app.extensions["modelyard_tool"].close()
 
 
+@pytest.mark.timeout(900)  # six processes that import torch, one of them at a low priority
 @pytest.mark.parametrize("mode", ["by_celery", "by_subprocess"])
 def test_a_trained_job_is_evaluated_described_asked_and_exported(
     mode: str, request: pytest.FixtureRequest
@@ -177,7 +178,7 @@ def the_deployed_web_process_predicts(there: Instance, job: Job, call: Caller) -
         except httpx.TransportError:
             return False
 
-    wait_for(answers, what="an answer of gunicorn")
+    wait_for(answers, timeout_seconds=120, what="an answer of gunicorn")
     file = next((there.data / "shapes" / "val" / "disc").iterdir())
     answer = httpx.post(
         f"{address}/api/v1/training/jobs/{job.id}/predict",
@@ -209,7 +210,7 @@ def both_exports_become_artifacts(there: Instance, job: Job, call: Caller) -> No
         items: list[dict[str, Any]] = call("GET", f"{job.id}/exports").json["items"]
         return items if all(item["status"] in ("completed", "failed") for item in items) else None
 
-    made = {item["format"]: item for item in wait_for(ended, timeout_seconds=120) or []}
+    made = {item["format"]: item for item in wait_for(ended, timeout_seconds=400) or []}
     assert {item["status"] for item in made.values()} == {"completed"}, f"{made} {there.logs()}"
     folder = there.home / "outputs" / wire.job_folder(job.id)
     for item in made.values():
@@ -237,7 +238,8 @@ def test_predictions_are_answered_while_the_only_slot_trains(by_celery: Instance
         file = next((by_celery.data / "shapes" / "val" / "disc").iterdir()).read_bytes()
         longer = make_job(dataset_path=job.dataset_path, **{**TINY, "epochs": 5000})
         job_actions.start(longer, actor="test")
-        wait_for(job_is(longer, lambda job: job.status == "running"), what="training")
+        runs = job_is(longer, lambda job: job.status == "running")
+        wait_for(runs, timeout_seconds=120, what="training")
         assert call.predict(job, file).status_code == 200
         db.session.refresh(longer)
         assert longer.status == "running"
@@ -340,7 +342,7 @@ def test_the_tool_process_ends_with_whoever_started_it(tmp_path: Path) -> None:
     tool = psutil.Process(int(parent.stdout.readline()))
     parent.kill()
     parent.wait()
-    tool.wait(10)
+    tool.wait(60)
     for end in (parent.stdin, parent.stdout):
         assert end is not None
         end.close()

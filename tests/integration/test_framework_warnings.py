@@ -80,7 +80,7 @@ def test_warnings_of_every_framework_are_lines_of_the_log(tmp_path: Path, loud: 
         "--output", str(tmp_path / "out"),
     ]  # fmt: skip
     done = subprocess.run(
-        command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False, timeout=200
+        command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False
     )
     assert (tmp_path / "out" / "events.jsonl").exists(), done.stderr
     events = map(json.loads, (tmp_path / "out" / "events.jsonl").read_text().splitlines())

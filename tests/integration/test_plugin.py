@@ -88,12 +88,13 @@ def run(there: Instance, program: str) -> Any:
     environ = {**os.environ, **there.environ}
     done = subprocess.run(
         [sys.executable, "-c", program],
-        cwd=ROOT, env=environ, capture_output=True, text=True, check=False, timeout=120,
+        cwd=ROOT, env=environ, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 
+@pytest.mark.timeout(600)
 def test_a_plugins_job_is_described_queued_and_trained_with_no_change_to_modelyard(
     there: Instance,
 ) -> None:

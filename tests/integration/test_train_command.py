@@ -15,6 +15,9 @@ from modelyard.samples import make_samples
 from tests.services import wait_for
 from tests.worker_service import ROOT
 
+# Each test starts processes that import torch and a framework, some of them three.
+pytestmark = pytest.mark.timeout(900)
+
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -104,11 +107,11 @@ def test_ctrl_c_writes_a_checkpoint_and_resume_goes_on_from_it(
     events = output / "events.jsonl"
     wait_for(
         lambda: events.exists() and '"metrics"' in events.read_text(),
-        timeout_seconds=120,
+        timeout_seconds=300,
         what="the first epoch",
     )
     process.send_signal(signal.SIGINT)
-    printed, _ = process.communicate(timeout=120)
+    printed, _ = process.communicate(timeout=300)
     assert process.returncode == 3, printed
     assert "--resume goes on" in printed
     done = run([*arguments, "--resume"], tmp_path)
