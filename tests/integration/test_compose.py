@@ -182,7 +182,7 @@ def test_redis_starts_as_its_container_starts_it(tmp_path: Path) -> None:
     url = f"redis://:redis-secret@127.0.0.1:{port}/0"
     command = ["sh", str(ROOT / "docker" / "redis-start.sh")]
     with Spawned(command, environ=environ, log=tmp_path / "log") as server:
-        wait_until_ready(url, timeout_seconds=10, alive=server.alive)
+        wait_until_ready(url, timeout_seconds=120, alive=server.alive)
         with redis.Redis.from_url(url, decode_responses=True) as client:
             assert client.config_get("appendonly") == {"appendonly": "yes"}
             assert client.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
@@ -228,6 +228,7 @@ def container_environ(tmp_path: Path, redis_url: str, postgres_url: str) -> dict
     }
 
 
+@pytest.mark.timeout(900)  # six of them, one after the other
 def test_each_service_starts_as_its_container_starts_it_and_passes_its_health_check(
     services: dict[str, Any], container_environ: dict[str, str], tmp_path: Path
 ) -> None:
@@ -248,19 +249,18 @@ def test_each_service_starts_as_its_container_starts_it_and_passes_its_health_ch
         )  # fmt: skip
 
     with run("release") as release:
-        assert release.wait(timeout_seconds=60) == 0, release.output()
+        assert release.wait(timeout_seconds=240) == 0, release.output()
     for name in ["web", "recorder", "flower", *CPU_WORKERS]:
         with run(name) as service:
             kind = "worker" if name in CPU_WORKERS else name
             check = ["modelyard", "health", kind]
             wait_for(
                 lambda service=service, check=check: answers(check, service.environ),
-                timeout_seconds=60,
                 what=f"a healthy {name}",
             )
             if kind == "worker":  # heard of a moment before it listens to signals
                 wait_for(lambda service=service: " ready." in service.output())
             assert service.alive(), service.output()
-            assert service.stop() == 0, service.output()
+            assert service.stop(timeout_seconds=120) == 0, service.output()
         if name in ("web", "flower"):  # of the others it is known after a while
             assert not answers(check, service.environ)

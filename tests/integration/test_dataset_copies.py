@@ -221,7 +221,7 @@ def test_a_packer_that_lost_its_claim_stops_packing(there: There, monkeypatch: p
         db.session.rollback()
         copy_of(dataset).packer = "another"
         db.session.commit()
-        lost.wait(10)
+        assert lost.wait(120)
         return real(store, local, key)
 
     lost = threading.Event()

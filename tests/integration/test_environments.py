@@ -41,7 +41,7 @@ def worker_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(python: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [python, *arguments], cwd=ROOT, env={**os.environ, **environ},
-        capture_output=True, text=True, check=False, timeout=60,
+        capture_output=True, text=True, check=False, timeout=240,
     )  # fmt: skip
 
 

@@ -194,7 +194,7 @@ def test_of_two_releases_at_once_one_migrates_and_both_succeed(
     environ = environment(tmp_path, database_url=database_url, PATH="/usr/bin")
     release = python("-m", "webapp.manage", "migrate")
     both = [subprocess.Popen(release, env=environ) for _ in range(2)]
-    assert [process.wait(timeout=60) for process in both] == [0, 0]
+    assert [process.wait(timeout=240) for process in both] == [0, 0]
     schema.check()
     copies = list((tmp_path / "backups").glob("*.db"))
     assert len(copies) == (1 if database_url.startswith("sqlite") else 0)

@@ -406,11 +406,11 @@ def test_the_recorder_finishes_deletions_soon(environ: dict[str, str], tmp_path:
         jobs.remove(job)
         wait_for(
             lambda: not output_dir(job_id).exists() and not deletion.pending(),
-            timeout_seconds=60, what="the end of the deletion",
-        )  # fmt: skip
+            what="the end of the deletion",
+        )
     finally:
         recorder.terminate()
-        recorder.wait(30)
+        recorder.wait(120)
     assert rows_of(job_id) == {}
     assert output_dir(kept.id).exists()
 

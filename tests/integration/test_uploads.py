@@ -116,7 +116,7 @@ def send(server: Server, person: Person, body: Any) -> httpx.Response:
             "/datasets/upload?project_id=1",
             content=body,
             headers={"Content-Type": kind},
-            timeout=180,
+            timeout=280,
         )
 
 
@@ -157,7 +157,7 @@ def test_a_large_upload_takes_no_memory_and_lets_others_through(
     )
     assert grown < 60
     assert len(waits) > 20
-    assert waits[int(0.95 * len(waits))] < 3.0
+    assert waits[-1] < seconds / 2, "somebody waited for the upload"
 
 
 def test_a_sender_who_goes_away_leaves_nothing(server: Server, ada: Person) -> None:
