@@ -452,3 +452,22 @@ def test_a_start_while_the_broker_is_away_is_refused_and_may_be_tried_again(
     expect(page.get_by_role("button", name="Start")).to_be_enabled()
     expect(badge(row(page, job_id))).to_have_text("Pending")
     assert dashboard.status(job_id) == "pending"
+
+
+def test_a_job_that_is_made_while_the_broker_is_away_is_shown_and_says_why_it_waits(
+    context: BrowserContext, dashboard_without_broker: Dashboard
+) -> None:
+    dashboard, page = dashboard_without_broker, context.new_page()
+    log_in(page, at=dashboard.url)
+    project_id = dashboard.project("No broker")
+    page.goto(f"{dashboard.url}/projects/{project_id}/jobs/new")
+    page.get_by_label("Name").fill("made once")
+    page.get_by_label("Model", exact=True).fill("resnet18")
+    page.get_by_role("button", name="Create and start").click()
+    expect(page.get_by_role("heading", name="made once")).to_be_visible()
+    expect(page.get_by_role("alert").last).to_contain_text("The broker cannot be reached")
+    expect(badge(page)).to_have_text("Pending")
+    expect(page.get_by_role("button", name="Start")).to_be_enabled()
+
+    page.go_back()
+    expect(page.get_by_role("button", name="Create and start")).to_be_enabled()

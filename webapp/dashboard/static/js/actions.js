@@ -24,7 +24,7 @@ const ACTIONS = {
   async halve(id, holder, button) {
     const overrides = { batch_size: Number(button.dataset.batchSize) };
     const copy = await json("POST", `${jobs(id)}/clone`, { overrides });
-    await json("POST", `${jobs(copy.id)}/start`);
+    await startMade(copy.id);
     goToCopy(copy, holder);
     return "";
   },
@@ -42,7 +42,17 @@ const ACTIONS = {
   },
 };
 
-// The copy is pending on its own page. Who may not let a job take another's place has a copy that
+// Starts a job that was just made and whose page comes next. Where that is refused, the job is there
+// all the same: its page says why, and has the button to try again.
+export async function startMade(id) {
+  try {
+    await json("POST", `${jobs(id)}/start`);
+  } catch (error) {
+    toastNext(`It was not started. ${error.message}`, { error: true });
+  }
+}
+
+// The copy is on its own page. Who may not let a job take another's place has a copy that
 // does not.
 function goToCopy(copy, holder) {
   if ("preempt" in holder.dataset && !copy.preempt) {

@@ -1,6 +1,7 @@
 // Forms that speak to the API: data-api names the path, fields become JSON by their data-type,
 // refusals are shown beside the fields they are of.
 
+import { startMade } from "./actions.js";
 import { json } from "./api.js";
 import "./dialogs.js";
 import { toast } from "./toast.js";
@@ -116,18 +117,31 @@ async function submit(form, button) {
   button.setAttribute("aria-busy", "true");
   try {
     const made = await json("POST", form.dataset.api, body(form));
-    if (button.name === "start") await json("POST", `${form.dataset.api}/${made.id}/start`);
+    if (button.name === "start") await startMade(made.id);
     goTo(form.dataset.then.replace("{id}", made?.id));
   } catch (error) {
     if (error.fields || error.status) show(form, error);
     else toast(error.message, { error: true });
-    form.removeAttribute("aria-busy");
+    free(form);
+  }
+}
+
+function free(form) {
+  form.removeAttribute("aria-busy");
+  for (const button of form.querySelectorAll("button")) {
     button.disabled = false;
     button.removeAttribute("aria-busy");
   }
 }
 
-for (const form of document.querySelectorAll("form[data-api]")) {
+const forms = document.querySelectorAll("form[data-api]");
+
+// A page brought back from the browser's cache has its forms as they were sent.
+addEventListener("pageshow", (event) => {
+  if (event.persisted) forms.forEach(free);
+});
+
+for (const form of forms) {
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     submit(form, event.submitter ?? form.querySelector("button"));

@@ -4,15 +4,17 @@ const SHOWN_MS = 5000;
 
 const NEXT = "modelyard-toast"; // in the browser's tab: what the next page is to say
 
+const next = () => JSON.parse(sessionStorage.getItem(NEXT) ?? "[]");
+
 // Says something on the page that is gone to.
-export function toastNext(message) {
-  sessionStorage.setItem(NEXT, message);
+export function toastNext(message, options = {}) {
+  sessionStorage.setItem(NEXT, JSON.stringify([...next(), [message, options]]));
 }
 
 export function showNext() {
-  const message = sessionStorage.getItem(NEXT);
+  const messages = next();
   sessionStorage.removeItem(NEXT);
-  if (message) toast(message);
+  for (const [message, options] of messages) toast(message, options);
 }
 
 export function toast(message, { error = false } = {}) {
