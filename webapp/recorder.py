@@ -107,9 +107,10 @@ class StreamRecorder:
             self._exports_at = time.monotonic() + EXPORTS_SECONDS
             exports.follow()
         if time.monotonic() >= self._preemption_at:
-            began = time.monotonic()
+            before = time.thread_time()
             preemption.follow()
-            self._preemption_at = preemption.next_look(began=began, ended=time.monotonic())
+            pause = preemption.pause_after(time.thread_time() - before)
+            self._preemption_at = time.monotonic() + pause
         if time.monotonic() >= self._packing_at:
             self._packing_at = time.monotonic() + PACKING_SECONDS
             self._packing.follow()

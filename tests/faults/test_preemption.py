@@ -13,10 +13,10 @@ import sqlalchemy as sa
 
 from tests.faults.invariants import check
 from tests.faults.site import Site, ended, gone, in_epoch, kill, site, training
-from tests.services import wait_for
+from tests.services import RedisService, wait_for
 from webapp.extensions import db
 from webapp.models import Attempt, Job, StatusChange
-from webapp.services import job_actions
+from webapp.services import broker, job_actions
 from webapp.services.job_actions import CancelMode
 from webapp.services.waiting import waits
 
@@ -30,6 +30,16 @@ def alone(tmp_path: Path) -> Iterator[Site]:
     url = f"sqlite:///{tmp_path / 'modelyard.db'}"
     with site(tmp_path, database_url=url, redis=None) as there:
         there.recorder()
+        yield there
+        check(there)
+
+
+@pytest.fixture
+def patient(tmp_path: Path, redis_service: RedisService) -> Iterator[Site]:
+    """A site with a recorder, where a worker may be stopped for a while: its lease is long."""
+    url = f"sqlite:///{tmp_path / 'modelyard.db'}"
+    with site(tmp_path, database_url=url, redis=redis_service, lease_seconds=30) as there:
+        there.first_recorder = there.recorder()
         yield there
         check(there)
 
@@ -228,12 +238,17 @@ def test_a_job_cancelled_while_it_makes_place_is_cancelled(there: Site) -> None:
     there.wait(first, ended)
 
 
-def test_what_redis_forgets_meanwhile_is_asked_for_again(there: Site) -> None:
+def test_what_redis_forgets_meanwhile_is_asked_for_again(patient: Site) -> None:
+    there = patient
     worker = there.quick_worker("w1")
     job = there.job(**HELD, priority=2)
     there.wait(job, in_epoch(2))
-    worker.send_signal(signal.SIGSTOP)  # so it does not hear before Redis dies
+    there.first_recorder.send_signal(signal.SIGSTOP)
     first = urgent(there)
+    [before] = broker.workers()
+    wait_for(lambda: broker.workers() != [before], what="the worker's next heartbeat")
+    worker.send_signal(signal.SIGSTOP)  # so it does not hear before Redis dies
+    there.first_recorder.send_signal(signal.SIGCONT)  # it looks while the worker is not yet silent
     there.wait(job, is_asked)
     there.redis.kill()
     there.redis.forget(seconds=None)  # the asking and the urgent job's message

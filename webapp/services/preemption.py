@@ -37,8 +37,9 @@ ABOUT_TO_END_SECONDS = 5.0
 # A worker that is silent for longer may be dead.
 HEARD_SECONDS = 2.5 * wire.WORKER_HEARTBEAT_SECONDS
 _PREEMPT_TTL_SECONDS = 60  # it is told again every second
-# A look may take this share of the recorder's time: with thousands of jobs ahead of an urgent one
-# it is longer, and what was decided holds until the next.
+# A look may take this share of a processor: with thousands of jobs ahead of an urgent one it is
+# longer, and what was decided holds until the next. Not of the time that passes: on a busy machine
+# places would be asked for late.
 SHARE_OF_TIME = 0.1
 # Of jobs that wait, here and in can_take.
 _LOOKED_AT = (
@@ -82,9 +83,9 @@ def follow() -> None:
             send_handed_back(urgent.id)
 
 
-def next_look(*, began: float, ended: float) -> float:
-    """Return when to look again, by the clock that a look was timed with."""
-    return max(began + EVERY_SECONDS, ended + (ended - began) / SHARE_OF_TIME)
+def pause_after(processor_seconds: float) -> float:
+    """Return the seconds until the next look, after one that took so much of a processor."""
+    return max(EVERY_SECONDS, processor_seconds / SHARE_OF_TIME)
 
 
 def wanted() -> bool:
