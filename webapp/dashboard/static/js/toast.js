@@ -2,7 +2,7 @@
 
 const SHOWN_MS = 5000;
 
-const NEXT = "modelyard-toast"; // in the browser's tab: what the next page is to say
+const NEXT = "modelyard-toasts"; // in the browser's tab: what the next page is to say
 
 const next = () => JSON.parse(sessionStorage.getItem(NEXT) ?? "[]");
 
