@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
@@ -82,8 +83,9 @@ def dog() -> Iterator[Dog]:
 
 
 @pytest.fixture
-def pack() -> Iterator[Dog]:
+def pack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Dog]:
     """A child with two ranks beside it, which do not stop for its sake."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # killed, they leave their files
     yield from kept(Dog(_walk_in_step, ranks=2))
 
 
