@@ -19,7 +19,11 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 # The same examples in each run: a fault that one in ten thousand shows is found by looking for it
 # (--hypothesis-profile=default, with more examples) and not by somebody whose change is another.
-hypothesis.settings.register_profile("repeatable", derandomize=True)
+# Of these, too, none fails for being slow on a machine that others use.
+hypothesis.settings.register_profile(
+    "repeatable",
+    derandomize=True, deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)  # fmt: skip
 hypothesis.settings.load_profile("repeatable")
 
 # Files that take more than a minute are begun first, in this order, that no process has one left
@@ -45,12 +49,6 @@ LONGEST = (
     "e2e/test_real_training.py",
     "faults/test_gpu_faults.py",
 )
-
-# Of generated examples, too, none fails for being slow on a machine that others use.
-hypothesis.settings.register_profile(
-    "shared machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
-)
-hypothesis.settings.load_profile("shared machine")
 
 # Settings of the machine or of a .env file must not decide a test.
 _SETTINGS = ("REDIS_URL", "DATABASE_URL", "TRAINING_EXECUTION_MODE")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -19,12 +18,6 @@ from webapp.services import accounts
 from webapp.services.accounts import ensure_admin
 
 REGISTRATION = {"email": "ada@example.org", "password": PASSWORD, "name": "Ada"}
-
-
-@pytest.fixture
-def api(tmp_path: Path) -> Iterator[Api]:
-    with serve(tmp_path) as served:
-        yield served
 
 
 def login(api: Api, email: str = "ada@example.org", password: str = PASSWORD) -> Person:

@@ -7,7 +7,6 @@ import io
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -16,18 +15,12 @@ import pytest
 from PIL import Image
 from sqlalchemy import update
 
-from tests.api import Api, Person, serve
+from tests.api import Api, Person
 from webapp.extensions import db
 from webapp.models import Dataset, DatasetCheck, Job, User
 from webapp.models.columns import utc_now
 from webapp.services import checks, previews
 from webapp.services.errors import Conflict
-
-
-@pytest.fixture
-def api(tmp_path: Path) -> Iterator[Api]:
-    with serve(tmp_path) as served:
-        yield served
 
 
 @pytest.fixture

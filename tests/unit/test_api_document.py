@@ -4,20 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.api import Api, serve
+from tests.api import Api
 from tests.worker_service import ROOT
 from webapp.extensions import db
-
-
-@pytest.fixture
-def api(tmp_path: Path) -> Iterator[Api]:
-    with serve(tmp_path) as served:
-        yield served
 
 
 @pytest.fixture

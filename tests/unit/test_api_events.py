@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.api import Api, Person, serve
+from tests.api import Api, Person
 from tests.services import wait_for
 from webapp.api import events as api_events
 from webapp.extensions import db
@@ -58,12 +56,6 @@ class Follower:
 
     def close(self) -> None:
         self.response.close()
-
-
-@pytest.fixture
-def api(tmp_path: Path) -> Iterator[Api]:
-    with serve(tmp_path) as served:
-        yield served
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
@@ -19,21 +18,6 @@ from webapp.services import deletion
 from webapp.services.jobs import SORTS
 
 JOBS = "/training/jobs"
-
-
-@pytest.fixture
-def api(tmp_path: Path) -> Iterator[Api]:
-    with serve(tmp_path) as served:
-        yield served
-
-
-@pytest.fixture
-def ada(api: Api) -> Person:
-    """The owner of project 1, which has the data set 1."""
-    person = api.person("ada")
-    assert person.project() == 1
-    assert api.dataset(1) == 1
-    return person
 
 
 def put(api: Api, job_id: int, **columns: Any) -> None:

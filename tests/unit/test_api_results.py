@@ -5,15 +5,13 @@ from __future__ import annotations
 import hashlib
 import itertools
 import random
-from collections.abc import Iterator
 from datetime import timedelta
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from tests.api import Api, Person, serve
+from tests.api import Api, Person
 from webapp.extensions import db
 from webapp.models import Artifact, Attempt, JobEvent, Metric
 from webapp.models.columns import utc_now
@@ -21,12 +19,6 @@ from webapp.services import logs
 from webapp.services.metrics import thin
 
 JOB = "/training/jobs/1"
-
-
-@pytest.fixture
-def api(tmp_path: Path) -> Iterator[Api]:
-    with serve(tmp_path) as served:
-        yield served
 
 
 @pytest.fixture

@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
-
-from tests.api import Api, serve
+from tests.api import Api
 from webapp.extensions import db
 from webapp.models import Job
 from webapp.services import disk_use
 from webapp.services.outputs import output_dir
-
-
-@pytest.fixture
-def api(tmp_path: Path) -> Iterator[Api]:
-    with serve(tmp_path) as served:
-        yield served
 
 
 def with_files(api: Api, job_id: int, size: int) -> None:

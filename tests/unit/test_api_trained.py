@@ -4,25 +4,18 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from adapters import wire
-from tests.api import Api, Person, serve
+from tests.api import Api, Person
 from webapp.extensions import db
 from webapp.models import Artifact, Export, Job
 from webapp.models.columns import utc_now
 
 PICTURE = b"\xff\xd8\xff a picture"
-
-
-@pytest.fixture
-def api(tmp_path: Path) -> Iterator[Api]:
-    with serve(tmp_path) as served:
-        yield served
 
 
 @pytest.fixture

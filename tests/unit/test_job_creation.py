@@ -2,36 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import update
 
 from adapters.contract import TaskType, accuracy_metric
-from tests.api import JOB, Api, Person, serve
+from tests.api import JOB, Api, Person
 from webapp.extensions import db
 from webapp.models import Dataset, Job
 from webapp.services.executors import training_job
 
 JOBS = "/training/jobs"
 YOLO = {"framework": "ultralytics", "model_name": "yolo11n", "task_type": "object_detection"}
-
-
-@pytest.fixture
-def api(tmp_path: Path) -> Iterator[Api]:
-    with serve(tmp_path) as served:
-        yield served
-
-
-@pytest.fixture
-def ada(api: Api) -> Person:
-    """The owner of project 1, which has the data set 1."""
-    person = api.person("ada")
-    assert person.project() == 1
-    assert api.dataset(1) == 1
-    return person
 
 
 def put(api: Api, table: Any, id: int, **columns: Any) -> None:

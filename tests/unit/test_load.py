@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import func, select
 
 from adapters.wire import EventType
-from tests.api import Api, serve
+from tests.api import Api
 from tests.factories import STARTED, application, environment, make_events, make_job
 from tests.services import PATIENCE_SECONDS
 from webapp.extensions import db
@@ -128,12 +128,6 @@ def test_a_recorded_load_is_kept_and_only_the_newest_is_an_event() -> None:
     assert [s.cpu_percent for s in db.session.scalars(select(LoadSample))] == [50.0, 150.0]
     [event] = db.session.scalars(select(JobEvent).filter_by(type="load"))
     assert event.data["cpu_percent"] == 150.0
-
-
-@pytest.fixture
-def api(tmp_path: Path) -> Iterator[Api]:
-    with serve(tmp_path) as served:
-        yield served
 
 
 def test_load_is_told_by_name_and_thinned_so_that_peaks_stay(api: Api) -> None:

@@ -21,7 +21,7 @@ from adapters.schemas.misfits import Misfit
 from adapters.schemas.timm import TimmHyperparameters, misfits
 from adapters.timm_training import plan as timm_plan
 from adapters.ultralytics_training import plan as ultralytics_plan
-from tests.api import JOB, Api, Person, serve
+from tests.api import JOB, Api, Person
 from tests.job_facts import job_facts
 from tests.shapes import compose
 from tests.unit.data_sets import make_imagefolder, make_panoptic, make_yolo, write_yaml
@@ -30,21 +30,6 @@ from webapp.models import Job
 from webapp.services.executors import training_job
 
 T = TaskType
-
-
-@pytest.fixture
-def api(tmp_path: Path) -> Iterator[Api]:
-    with serve(tmp_path) as served:
-        yield served
-
-
-@pytest.fixture
-def ada(api: Api) -> Person:
-    """The owner of project 1, which has a data set of two classes and eight images to train on."""
-    person = api.person("ada")
-    assert person.project() == 1
-    assert api.dataset(1) == 1
-    return person
 
 
 def refusal(person: Person, **fields: Any) -> dict[str, list[str]]:
